@@ -1,0 +1,1 @@
+"""Articles: tables, cleaning, splits, tokens and batches."""

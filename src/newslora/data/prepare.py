@@ -1,0 +1,179 @@
+"""From tables to encoded splits: read, repair, filter, split, encode, and report on all of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from newslora.config import DataConfig
+from newslora.data.cleaning import Cleaner
+from newslora.data.encoding import Encoded, encode_and_count
+from newslora.data.filters import Filtered, filter_rows
+from newslora.data.labels import encode_labels, label_base, label_names
+from newslora.data.leaks import EXAMPLES, example, find_leaks
+from newslora.data.sources import Table, read_table
+from newslora.data.splits import Rows, draw_stratified, split_stratified
+from newslora.errors import NewsloraError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Articles ready for batches, one position an article.
+
+    Attributes:
+        texts: Repaired texts.
+        labels: Positions in :attr:`Prepared.names`.
+        places: 1-based line of each row in its file; row number for Parquet and the hub.
+        source: Path or hub id.
+        encoded: Their tokens.
+    """
+
+    texts: list[str]
+    labels: list[int]
+    places: list[int]
+    source: str
+    encoded: Encoded
+
+    def take(self, rows: NDArray[np.int64]) -> "Split":
+        """Return the articles at ``rows``, int64 [rows], in that order."""
+        texts, labels, places = ([part[row] for row in rows] for part in (self.texts, self.labels, self.places))
+        return Split(texts, labels, places, self.source, self.encoded.take(rows))
+
+    def where(self) -> list[str]:
+        """Return ``file:line`` of each article."""
+        return [f"{self.source}:{place}" for place in self.places]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What training needs of the data.
+
+    Attributes:
+        names: Classes in the model's order.
+        train: Filtered.
+        validation: As given, or set aside from the filtered training rows.
+        test: As given.
+        cleaner: The repair that the texts went through, and that must travel with the model.
+        report: What was read, repaired, dropped and shared, as plain JSON values.
+    """
+
+    names: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split | None
+    cleaner: Cleaner
+    report: dict[str, Any]
+
+
+def prepare(config: DataConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> Prepared:
+    """Read, repair, filter, split and encode the tables of a run.
+
+    The filters go over the whole training table before any row of it is set aside, so no duplicate stands on both
+    sides; explicit validation and test tables are not filtered. ``data.limit`` draws from what is then left to train
+    on, so the validation rows do not depend on it.
+
+    Args:
+        config: The data settings.
+        tokenizer: The backbone's fast tokenizer.
+        seed: Of the split and of the draw under ``data.limit``.
+
+    Raises:
+        NewsloraError: A table that cannot be read or understood, an unknown label, or too few rows or classes left.
+    """
+    tables = _read_tables(config)
+    names = label_names(tables["train"])
+    base = label_base(tables["train"], names)
+    cleaner = Cleaner(config.drop_agency)
+    made = {side: _make(table, (names, base), cleaner, tokenizer, config.max_length) for side, table in tables.items()}
+    whole, tokens = made["train"]
+    filtered = filter_rows(whole.texts, np.array(whole.labels), tokens, config)
+    _check_left(whole, filtered)
+    splits = {side: split for side, (split, _) in made.items()} | _divide(
+        whole, filtered.kept, config, seed, "validation" in made
+    )
+    report = _report(tables, {side: split.texts for side, (split, _) in made.items()}, splits, names)
+    report |= {"label_base": base, "filters": _filter_report(whole, filtered)}
+    return Prepared(names, splits["train"], splits["validation"], splits.get("test"), cleaner, report)
+
+
+def _read_tables(config: DataConfig) -> dict[str, Table]:
+    tables = {"train": read_table(config.train, config, split=config.train_split)}
+    others = {"validation": (config.validation, config.validation_split), "test": (config.test, config.test_split)}
+    for side, (source, split) in others.items():
+        if source is not None:
+            tables[side] = read_table(source, config, split=split, like=tables["train"])
+    return tables
+
+
+_Classes = tuple[tuple[str, ...], int | None]  # their names, and where integer labels count from
+
+
+def _make(
+    table: Table, classes: _Classes, cleaner: Cleaner, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> tuple[Split, NDArray[np.int64]]:
+    labels = encode_labels(table, *classes)  # first: it may fail, and the rest takes its time
+    texts = [cleaner.repair(text) for text in table.texts]
+    encoded, tokens = encode_and_count(texts, tokenizer, max_length)
+    return Split(texts, labels, table.places, table.source, encoded), tokens
+
+
+def _check_left(whole: Split, filtered: Filtered) -> None:
+    if len({whole.labels[row] for row in filtered.kept}) < 2:
+        taken = ", ".join(f"{len(rows)} {name}" for name, rows in filtered.dropped.items() if len(rows)) or "none"
+        left = f"{len(filtered.kept)} of {len(whole.texts)} rows are left after filtering (taken: {taken})"
+        raise NewsloraError(f"{whole.source}: {left}; give rows of two classes, or loosen data.min_tokens and the like")
+
+
+def _divide(whole: Split, kept: Rows, config: DataConfig, seed: int, has_validation: bool) -> dict[str, Split]:
+    """Return the training rows and, unless there is a table of them, the validation rows."""
+    splits = {}
+    labels = np.array(whole.labels)
+    if not has_validation:
+        rest, aside = split_stratified(labels[kept], config.validation_share, seed)
+        if not len(aside):
+            raise NewsloraError(
+                f"{whole.source}: too few rows to set some aside for validation; give --data.validation"
+            )
+        splits["validation"], kept = whole.take(kept[aside]), kept[rest]
+    if config.limit is not None:
+        kept = kept[draw_stratified(labels[kept], config.limit, seed)]
+    return splits | {"train": whole.take(kept)}
+
+
+def _report(
+    tables: Mapping[str, Table], texts: Mapping[str, list[str]], splits: Mapping[str, Split], names: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "tables": {side: _table_report(table, texts[side]) for side, table in tables.items()},
+        "rows": {side: len(split.texts) for side, split in splits.items()},
+        "classes": {side: _shares(split, names) for side, split in splits.items()},
+        "leaks": {
+            f"{side} in {other}": find_leaks(
+                splits[side].texts, splits[side].where(), splits[other].texts, splits[other].where()
+            )
+            for side, other in (("validation", "train"), ("test", "train"), ("test", "validation"))
+            if side in splits
+        },
+    }
+
+
+def _table_report(table: Table, repaired: Sequence[str]) -> dict[str, Any]:
+    changed = sum(before != after for before, after in zip(table.texts, repaired, strict=True))
+    columns = {"text": list(table.text_columns), "label": table.label_column}
+    return {"source": table.source, "columns": columns, "rows": len(repaired), "repaired": changed}
+
+
+def _shares(split: Split, names: Sequence[str]) -> dict[str, float]:
+    counts = np.bincount(split.labels, minlength=len(names))
+    return {name: round(float(count) / len(split.labels), 6) for name, count in zip(names, counts, strict=True)}
+
+
+def _filter_report(whole: Split, filtered: Filtered) -> dict[str, Any]:
+    where = whole.where()
+    return {
+        name: {"rows": len(rows), "examples": [example(whole.texts[row], where[row]) for row in rows[:EXAMPLES]]}
+        for name, rows in filtered.dropped.items()
+    }

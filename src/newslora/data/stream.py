@@ -1,0 +1,238 @@
+"""Tables read row by row in bounded memory; a row that cannot be read is handed on as such, and others follow."""
+
+import csv
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from newslora.data.delimited import _check_header, _delimiter, _explain, _field_limit, _is_official
+from newslora.data.frame import LONGEST_CELL, name_columns, reason
+from newslora.data.jsonl import _parse
+from newslora.data.lines import Expansion, _decode, open_bytes, read_bytes, reading
+from newslora.errors import NewsloraError
+
+STANDARD: Final = "-"
+KINDS: Final = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+}
+_BATCH: Final = 1024  # rows of a Parquet file decoded at a time
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row.
+
+    Attributes:
+        place: 1-based line in its file; row number for Parquet.
+        cells: Values by column name.
+        fault: Why the row cannot be read, with ``file:line``; its cells are then empty.
+    """
+
+    place: int
+    cells: dict[str, Any] = field(default_factory=dict)
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class RowStream:
+    """An open table.
+
+    Attributes:
+        source: Its name, for messages.
+        columns: Column names where the file declares them; empty for JSON lines and standard input.
+        schema: A Parquet file's types.
+        rows: The rows, in order.
+    """
+
+    source: str
+    columns: list[str]
+    schema: pa.Schema | None
+    rows: Iterator[Row]
+
+
+def kind_of(name: str) -> str:
+    """Return ``csv``, ``tsv``, ``jsonl`` or ``parquet`` by a file's name, ``.gz`` apart.
+
+    Raises:
+        NewsloraError: The name ends otherwise.
+    """
+    path = Path(name.removesuffix(".gz"))
+    if path.suffix.lower() not in KINDS:
+        raise NewsloraError(f"{name}: unknown kind of table; let its name end in one of {', '.join(KINDS)}, also .gz")
+    return KINDS[path.suffix.lower()]
+
+
+@contextmanager
+def open_rows(source: str) -> Iterator[RowStream]:
+    """Open a table for reading row by row.
+
+    Args:
+        source: A CSV, TSV, JSON Lines or Parquet file, also gzipped; or ``-`` for lines on standard input, JSON objects
+            if the first line begins with ``{`` and plain texts (column ``text``) otherwise.
+
+    Yields:
+        The open table.
+
+    Raises:
+        NewsloraError: The file cannot be opened or told, or breaks off (a broken gzip or Parquet file).
+    """
+    if source == STANDARD:
+        yield _read_standard(sys.stdin.buffer)
+        return
+    path, kind = Path(source), kind_of(source)
+    if not path.is_file():
+        raise NewsloraError(f"{source}: {'is a folder; give a file' if path.is_dir() else 'no such file'}")
+    if kind == "parquet":
+        with _reading_parquet(path), reading(path), _open_parquet(path) as file:
+            yield RowStream(source, file.schema_arrow.names, file.schema_arrow, _parquet_rows(file))
+        return
+    with reading(path), open_bytes(path) as stream:
+        lines = _Lines(stream, source, Expansion(path).add)
+        yield RowStream(source, [], None, _json_rows(lines)) if kind == "jsonl" else _read_delimited(lines, path)
+
+
+class _Lines:
+    """Decoded lines; a line that cannot be decoded raises, and the next call goes on with the line after it."""
+
+    def __init__(self, stream: BinaryIO, source: str, count: Callable[[int], None] | None = None) -> None:
+        self.source = source
+        self.number = 0
+        self._stream = stream
+        self._count = count
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        raw = self._stream.readline(LONGEST_CELL + 1)
+        if not raw:
+            raise StopIteration
+        self.number += 1
+        rest = raw
+        while len(rest) > LONGEST_CELL and not rest.endswith(b"\n"):
+            rest = self._stream.readline(LONGEST_CELL + 1)
+        if self._count is not None:
+            self._count(len(raw))
+        return _decode(raw, Path(self.source), self.number)
+
+
+def _read_standard(stream: BinaryIO) -> RowStream:
+    lines, objects = _Lines(stream, "stdin"), list[bool]()
+
+    def read() -> dict[str, Any] | None:
+        line = next(lines)
+        if line.isspace():
+            return None
+        if not objects:
+            objects.append(line.lstrip().startswith("{"))
+        return _parse(line, f"stdin:{lines.number}") if objects[0] else {"text": line.strip()}
+
+    return RowStream("stdin", [], None, _rows(lines, read))
+
+
+def _json_rows(lines: _Lines) -> Iterator[Row]:
+    def read() -> dict[str, Any] | None:
+        line = next(lines)
+        return None if line.isspace() else _parse(line, f"{lines.source}:{lines.number}")
+
+    return _rows(lines, read)
+
+
+def _rows(lines: _Lines, read: Callable[[], dict[str, Any] | None]) -> Iterator[Row]:
+    """Yield what ``read`` returns until it raises StopIteration; None is no row, and NewsloraError a faulty one."""
+    while True:
+        place = lines.number + 1
+        try:
+            cells = read()
+        except StopIteration:
+            return
+        except NewsloraError as error:
+            yield Row(place, fault=str(error))
+            continue
+        if cells is not None:
+            yield Row(place, cells)
+
+
+def _read_delimited(lines: _Lines, path: Path) -> RowStream:
+    reader = csv.reader(lines, delimiter=_delimiter(path), strict=True)
+
+    def advance() -> list[str]:
+        start = lines.number + 1
+        try:
+            with _field_limit():
+                return next(reader)
+        except csv.Error as error:
+            raise NewsloraError(f"{path}:{start}: {_explain(error)}") from error
+
+    def read() -> dict[str, Any] | None:
+        start = lines.number + 1
+        cells = advance()
+        return _by_name(names, cells, f"{path}:{start}") if cells else None
+
+    place, first = _first_row(lines, advance, path)
+    if not _is_official(first):
+        names = _header(first, f"{path}:{place}")
+        return RowStream(str(path), names, None, _rows(lines, read))
+    names = _official_names(len(first))
+    row = Row(place, _by_name(names, first, f"{path}:{place}"))
+    return RowStream(str(path), names, None, chain([row], _rows(lines, read)))
+
+
+def _first_row(lines: _Lines, advance: Callable[[], list[str]], path: Path) -> tuple[int, list[str]]:
+    while True:
+        place = lines.number + 1
+        try:
+            cells = advance()
+        except StopIteration:
+            raise NewsloraError(f"{path}: is empty; give a table with one article a row") from None
+        if cells:
+            return place, cells
+
+
+def _official_names(width: int) -> list[str]:
+    names = ["class", "text"] if width == 2 else ["class", "title", "description"]
+    return names + [f"column {number}" for number in range(len(names) + 1, width + 1)]
+
+
+def _header(first: list[str], where: str) -> list[str]:
+    _check_header(first, where)
+    return name_columns(first, where)
+
+
+def _by_name(names: list[str], cells: list[str], where: str) -> dict[str, Any]:
+    if len(cells) != len(names):
+        few = "too few" if len(cells) < len(names) else "too many"
+        raise NewsloraError(f"{where}: {few} columns ({len(cells)}); expected {len(names)}: {', '.join(names[:8])}")
+    return dict(zip(names, cells, strict=True))
+
+
+@contextmanager
+def _reading_parquet(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise NewsloraError(f"{path}: broken Parquet ({reason(error)}); write or copy it again") from error
+
+
+def _open_parquet(path: Path) -> pq.ParquetFile:
+    return pq.ParquetFile(pa.BufferReader(read_bytes(path)) if path.suffix == ".gz" else str(path))
+
+
+def _parquet_rows(file: pq.ParquetFile) -> Iterator[Row]:
+    place = 0
+    for batch in file.iter_batches(batch_size=_BATCH, use_threads=False):
+        for cells in batch.to_pylist():
+            place += 1
+            yield Row(place, cells)

@@ -1,0 +1,9 @@
+"""The one exception that newslora raises for what the user can put right."""
+
+
+class NewsloraError(Exception):
+    """The user's input is at fault.
+
+    The message is one line: what is wrong, where (``file:line`` for a row of a table), and what would be right.
+    The command line prints it as ``error: …`` and leaves with status 2.
+    """

@@ -1,0 +1,1 @@
+"""Metrics, figures, the evaluation of a run and its model card."""

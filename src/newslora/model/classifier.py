@@ -1,0 +1,238 @@
+"""The classifier: a frozen backbone with LoRA and a head, run packed where its family allows."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import peft
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from newslora.config import RunConfig
+from newslora.data.batches import Batch, evaluation_batches, make_batch
+from newslora.data.encoding import Encoded
+from newslora.errors import NewsloraError
+from newslora.files import write_text
+from newslora.model import adapter, backbone
+from newslora.model.budget import Counts, check_budget, count
+from newslora.model.families import Family, family_of
+from newslora.model.modernbert import ModernBertEncoder
+from newslora.model.packed import PackedEncoder
+
+_ABOUT_FILE = "newslora.json"
+
+
+class NewsModel(nn.Module):
+    """A tuned classification model that reads batches without padding.
+
+    Args:
+        tuned: Backbone with LoRA and head, from :func:`newslora.model.adapter.attach` or ``load_adapter``.
+        tokenizer: The backbone's tokenizer.
+        names: Label names, in the order of the logits.
+        identity: What tells the backbone from another, as :func:`newslora.model.backbone.identity` gives it.
+        max_length: Tokens kept of an article, special tokens included.
+        engine: ``packed``, or ``padded`` for the stock pass of transformers.
+    """
+
+    def __init__(
+        self,
+        tuned: peft.PeftModel,
+        tokenizer: Tokenizer,
+        names: tuple[str, ...],
+        identity: dict[str, str | None],
+        max_length: int,
+        engine: str = "packed",
+    ) -> None:
+        super().__init__()
+        self.peft = tuned
+        self.tokenizer = tokenizer
+        self.names = names
+        self.identity = identity
+        self.max_length = max_length
+        self.base_name = backbone.locate(str(identity["backbone"]))
+        self.family: Family = family_of(self.plain.config, str(identity["backbone"]))
+        self.encoder = _encoder(self.plain, self.family) if engine == "packed" else None
+
+    @property
+    def plain(self) -> PreTrainedModel:
+        """The transformers model inside peft's wrapper, LoRA layers in place."""
+        model: PreTrainedModel = self.peft.base_model.model
+        return model
+
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The head's last layer, from features to logits."""
+        layer = adapter.head_module(self.peft, self.family.head_output)
+        assert isinstance(layer, nn.Linear)  # noqa: S101 - narrows the type for mypy
+        return layer
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return logits [articles, labels], in the batch's order."""
+        if self.encoder is None:
+            return self._padded(batch)
+        return self.head(self.encoder(batch))
+
+    def head(self, first: torch.Tensor) -> torch.Tensor:
+        """Return logits [articles, labels] for the last layer's first tokens [articles, width]."""
+        model: Any = self.plain
+        match model.config.model_type:
+            case "bert":
+                logits = model.classifier(model.dropout(model.bert.pooler(first.unsqueeze(1))))
+            case "distilbert":
+                logits = model.classifier(model.dropout(torch.relu(model.pre_classifier(first))))
+            case "modernbert":
+                logits = model.classifier(model.drop(model.head(first)))
+            case _:
+                logits = model.classifier(first.unsqueeze(1))
+        result: torch.Tensor = logits
+        return result
+
+    def _padded(self, batch: Batch) -> torch.Tensor:
+        sequences = list(batch.input_ids.split(list(batch.lengths)))
+        pad = self.tokenizer.pad_token_id
+        ids = nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=0 if pad is None else float(pad))
+        places = torch.arange(ids.shape[1], device=ids.device)
+        mask = places < torch.tensor(batch.lengths, device=ids.device).unsqueeze(1)
+        logits: torch.Tensor = self.peft(input_ids=ids, attention_mask=mask.long()).logits
+        return logits
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of LoRA and head that are trained, in a fixed order."""
+        return [parameter for parameter in self.peft.parameters() if parameter.requires_grad]
+
+    def counts(self) -> Counts:
+        """Return the numbers of trainable and of all parameters, counted on the built model."""
+        return count(self.peft)
+
+    @contextmanager
+    def features(self) -> Iterator[list[torch.Tensor]]:
+        """Collect the inputs of the output layer [articles, width] of every forward pass inside the block."""
+        seen: list[torch.Tensor] = []
+        hook = self.output_layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+        try:
+            yield seen
+        finally:
+            hook.remove()
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapter, its head, the tokenizer, the labels and the backbone's identity into ``folder``.
+
+        Args:
+            folder: Made if missing; whoever calls gives a temporary one and renames it.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        adapter.save_adapter(self.peft, folder, self.base_name, self.identity["revision"])
+        self.tokenizer.save_pretrained(str(folder))
+        self.plain.config.to_json_file(str(folder / "config.json"))
+        write_text(folder / _ABOUT_FILE, json.dumps(self.identity | {"max_length": self.max_length}, indent=2) + "\n")
+
+
+def build_model(config: RunConfig, names: tuple[str, ...]) -> NewsModel:
+    """Load a backbone, attach LoRA and head, and check the parameter budget on the result.
+
+    Args:
+        config: The run's settings; ``train.seed`` decides the initial weights.
+        names: Label names, in order.
+
+    Raises:
+        NewsloraError: No such backbone, target or layer; over ``lora.budget``; or ``data.max_length`` exceeds the
+            backbone's positions.
+    """
+    torch.manual_seed(config.train.seed)
+    settings = config.model
+    model, fresh = backbone.load_backbone(settings.backbone, settings.revision, names, settings.dropout)
+    _check_length(model.config, config.data.max_length)
+    family = family_of(model.config, settings.backbone)
+    tuned = adapter.attach(model, family, config.lora, settings.head, fresh)
+    check_budget(tuned, model.config, settings, config.lora, len(names))
+    tokenizer = backbone.load_tokenizer(settings.backbone, settings.revision)
+    identity = backbone.identity(settings.backbone, settings.revision)
+    return NewsModel(tuned, tokenizer, names, identity, config.data.max_length, config.train.engine)
+
+
+def load_model(folder: Path, engine: str = "packed") -> NewsModel:
+    """Load a run's ``adapter`` folder on its backbone, frozen and in evaluation mode.
+
+    Args:
+        folder: The folder that :meth:`NewsModel.save_adapter` wrote.
+        engine: ``packed`` or ``padded``.
+
+    Raises:
+        NewsloraError: A file is missing or damaged, or the backbone is not the one that the adapter was trained on.
+    """
+    identity = _read_json(folder / _ABOUT_FILE)
+    max_length = identity.pop("max_length", None)
+    if not isinstance(max_length, int):
+        raise NewsloraError(f"{folder / _ABOUT_FILE}: max_length is {max_length!r}, not a number of tokens")
+    names = _read_names(folder / "config.json")
+    base, revision = str(identity.get("backbone")), identity.get("commit") or identity.get("revision")
+    if backbone.identity(base, revision)["weights_sha256"] != identity.get("weights_sha256"):
+        raise NewsloraError(f"{folder}: backbone {base!r} is not the one that the adapter was trained on; restore that one")
+    model, _ = backbone.load_backbone(base, revision, names, None)
+    tuned = adapter.load_adapter(model, folder)
+    return NewsModel(tuned, backbone.load_tokenizer(str(folder)), names, identity, max_length, engine).eval()
+
+
+@torch.no_grad()
+def predict_logits(
+    model: NewsModel, encoded: Encoded, progress: Callable[[int], None] | None = None
+) -> npt.NDArray[np.float32]:
+    """Run the model in evaluation mode over a split, longest articles first.
+
+    Args:
+        model: The classifier; its mode is put back afterwards.
+        encoded: The split's tokens.
+        progress: Called with the number of articles done after each batch.
+
+    Returns:
+        float32 [articles, labels], in the split's order.
+    """
+    logits = np.empty((len(encoded), len(model.names)), dtype=np.float32)
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    for rows in evaluation_batches(encoded.lengths):
+        batch = make_batch(encoded, rows)
+        logits[list(batch.rows)] = model(batch.to(device)).float().cpu().numpy()
+        if progress is not None:
+            progress(len(rows))
+    model.train(was_training)
+    return logits
+
+
+def _encoder(model: PreTrainedModel, family: Family) -> PackedEncoder | ModernBertEncoder | None:
+    kinds = {"post-norm": PackedEncoder, "modernbert": ModernBertEncoder}
+    return kinds[family.style](model, family) if family.style is not None else None
+
+
+def _check_length(config: PreTrainedConfig, length: int) -> None:
+    most = getattr(config, "max_position_embeddings", None)
+    # RoBERTa's table has two rows more than it has positions.
+    offset = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "mpnet") else 0
+    if most is not None and length > most - offset:
+        raise NewsloraError(f"data.max_length: {length} exceeds this backbone's {most - offset} positions; give at most that")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise NewsloraError(f"{file}: cannot be read ({error}); give the adapter folder of a run") from error
+    if not isinstance(values, dict):
+        raise NewsloraError(f"{file}: holds no JSON object; give the adapter folder of a run")
+    return values
+
+
+def _read_names(file: Path) -> tuple[str, ...]:
+    labels = _read_json(file).get("id2label")
+    indices: Iterable[str] = labels if isinstance(labels, dict) else ()
+    if not labels or sorted(indices, key=str) != sorted((str(i) for i in range(len(labels))), key=str):
+        raise NewsloraError(f"{file}: id2label does not name labels 0, 1, …; give the adapter folder of a run")
+    return tuple(str(labels[str(i)]) for i in range(len(labels)))

@@ -1,0 +1,102 @@
+"""The packed pass of ModernBERT: pre-norm layers, rotary positions, gated feed-forward, local and global attention."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import dropout
+from transformers import PreTrainedModel
+from transformers.models.modernbert.modeling_modernbert import apply_rotary_pos_emb
+
+from newslora.data.batches import Batch
+from newslora.model.attention import attend, attend_first
+from newslora.model.families import Family
+from newslora.model.packed import positions
+from newslora.model.projection import Projection
+
+Rotation = tuple[torch.Tensor, torch.Tensor]  # cosines and sines, [1, tokens, head size] each
+
+
+class ModernBertLayer:
+    """One layer of ModernBERT (Warner et al. 2024); from the last only each article's first token is asked.
+
+    Args:
+        layer: The transformers module, with peft's LoRA layers in it.
+        family: Names of its parts.
+        config: The backbone's configuration.
+        last: Whether the head reads this layer's output.
+    """
+
+    def __init__(self, layer: Any, family: Family, config: Any, last: bool) -> None:
+        paths = dict.fromkeys(family.modules.values())
+        self.qkv, self.output, self.up, self.down = (Projection([layer.get_submodule(path)]) for path in paths)
+        self.first_only = last
+        self.attn_norm: nn.Module = layer.attn_norm
+        self.mlp_norm: nn.Module = layer.mlp_norm
+        self.activation: nn.Module = layer.mlp.act
+        self.type: str = layer.attention_type
+        self.heads: int = config.num_attention_heads
+        self.window: int | None = config.sliding_window if self.type == "sliding_attention" else None
+        self.attention_dropout, self.mlp_dropout = float(config.attention_dropout), float(config.mlp_dropout)
+
+    def __call__(
+        self, x: torch.Tensor, lengths: Sequence[int], starts: torch.Tensor, rotation: Rotation, training: bool
+    ) -> torch.Tensor:
+        """Return [tokens, width], or [articles, width] from the last layer, for [tokens, width]."""
+        p = self.attention_dropout if training else 0.0
+        qkv = self._rotate(self.qkv(self.attn_norm(x)), rotation)
+        if self.first_only:
+            width = qkv.shape[1] // 3
+            context = attend_first(qkv[starts, :width], qkv[:, width:], lengths, self.heads, p, self.window)
+            x = x[starts]
+        else:
+            context = attend(qkv, lengths, self.heads, p, self.window)
+        x = x + dropout(self.output(context), p, training)
+        value, gate = self.up(self.mlp_norm(x)).chunk(2, dim=-1)
+        gated = dropout(self.activation(value) * gate, self.mlp_dropout, training)
+        return self.down(gated, x)
+
+    def _rotate(self, qkv: torch.Tensor, rotation: Rotation) -> torch.Tensor:
+        q, k, v = qkv.view(1, len(qkv), 3, self.heads, -1).unbind(2)
+        q, k = apply_rotary_pos_emb(q, k, *rotation, unsqueeze_dim=2)
+        return torch.stack((q, k, v), dim=2).view(len(qkv), -1)
+
+
+class ModernBertEncoder:
+    """ModernBERT's embeddings and layers, run on a batch without padding.
+
+    Args:
+        model: The plain classification model, with peft's LoRA layers in place.
+        family: The model's family.
+    """
+
+    def __init__(self, model: PreTrainedModel, family: Family) -> None:
+        self.backbone: Any = model.base_model
+        layers = list(model.get_submodule(family.layers).children())
+        self.layers = [ModernBertLayer(layer, family, model.config, layer is layers[-1]) for layer in layers]
+
+    def embed(self, batch: Batch) -> torch.Tensor:
+        """Return the embeddings [tokens, width] of a batch."""
+        x: torch.Tensor = self.backbone.embeddings(input_ids=batch.input_ids.unsqueeze(0))
+        return x.squeeze(0)
+
+    def layers_from(self, x: torch.Tensor, batch: Batch, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Run layers ``start`` to ``stop`` (exclusive; all when None) on the hidden states [tokens, width].
+
+        Returns:
+            [tokens, width], or [articles, width] when the last layer is among them.
+        """
+        where = positions(batch.lengths).to(x.device).unsqueeze(0)
+        starts = torch.tensor(batch.starts(), device=x.device)
+        rotations: dict[str, Rotation] = {
+            kind: self.backbone.rotary_emb(x, where, kind) for kind in {layer.type for layer in self.layers}
+        }
+        for layer in self.layers[start:stop]:
+            x = layer(x, batch.lengths, starts, rotations[layer.type], self.backbone.training)
+        ends = stop is None or stop >= len(self.layers)
+        return self.backbone.final_norm(x) if ends else x
+
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        """Return the last layer's first tokens [articles, width], normalised."""
+        return self.layers_from(self.embed(batch), batch)

@@ -1,0 +1,113 @@
+"""The encoder pass without padding: articles back to back, and nothing computed that the head never reads.
+
+The head reads the first token of the last layer. So that layer's queries, attention output and feed-forward network
+run on one row an article, and only its keys and values on all. Everything else is the family's own arithmetic, proven
+equal to the padded pass of transformers by the tests.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import dropout
+from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
+
+from newslora.data.batches import Batch
+from newslora.model.attention import attend, attend_first
+from newslora.model.families import Family
+from newslora.model.projection import Projection
+
+
+def positions(lengths: Sequence[int], offset: int = 0) -> torch.Tensor:
+    """Return each token's position within its article, counted from ``offset``: int64 [tokens]."""
+    return torch.from_numpy(np.concatenate([np.arange(offset, offset + length) for length in lengths]))
+
+
+class PostNormLayer:
+    """One layer of BERT's kind (Vaswani et al. 2017): attention, add, norm; feed-forward, add, norm.
+
+    Args:
+        layer: The transformers module, with peft's LoRA layers in it.
+        family: Names of its parts.
+        config: The backbone's configuration.
+        last: Whether the head reads this layer's output, that is, only each article's first token.
+    """
+
+    def __init__(self, layer: nn.Module, family: Family, config: Any, last: bool) -> None:
+        query, key, value, output, up, down = (layer.get_submodule(path) for path in family.modules.values())
+        self.first_only = last
+        self.query = Projection([query]) if last else None
+        self.joint = Projection([key, value] if last else [query, key, value])
+        self.output, self.up, self.down = Projection([output]), Projection([up]), Projection([down])
+        self.attention_norm = layer.get_submodule(family.attention_norm)
+        self.output_norm = layer.get_submodule(family.output_norm)
+        self.heads: int = config.num_attention_heads
+        self.activation = ACT2FN[getattr(config, "hidden_act", None) or config.activation]
+        # DistilBERT has its own names for the two probabilities.
+        self.hidden_dropout = float(getattr(config, "hidden_dropout_prob", getattr(config, "dropout", 0.0)))
+        self.attention_dropout = float(
+            getattr(config, "attention_probs_dropout_prob", getattr(config, "attention_dropout", 0.0))
+        )
+
+    def __call__(self, x: torch.Tensor, lengths: Sequence[int], starts: torch.Tensor, training: bool) -> torch.Tensor:
+        """Return [tokens, width], or [articles, width] from the last layer, for [tokens, width]."""
+        attention_dropout = self.attention_dropout if training else 0.0
+        if self.query is not None:
+            kv, x = self.joint(x), x[starts]
+            context = attend_first(self.query(x), kv, lengths, self.heads, attention_dropout)
+        else:
+            context = attend(self.joint(x), lengths, self.heads, attention_dropout)
+        x = self.attention_norm(self._add(self.output, context, x, training))
+        x = self.output_norm(self._add(self.down, self.activation(self.up(x)), x, training))
+        return x
+
+    def _add(self, projection: Projection, x: torch.Tensor, residual: torch.Tensor, training: bool) -> torch.Tensor:
+        if training and self.hidden_dropout:
+            return residual + dropout(projection(x), self.hidden_dropout)
+        return projection(x, residual)
+
+
+class PackedEncoder:
+    """A backbone's embeddings and layers, run on a batch without padding.
+
+    Args:
+        model: The plain classification model, with peft's LoRA layers in place.
+        family: The model's family; its style must be ``post-norm``.
+    """
+
+    def __init__(self, model: PreTrainedModel, family: Family) -> None:
+        config: Any = model.config
+        self.backbone = model.base_model
+        layers = list(model.get_submodule(family.layers).children())
+        self.layers = [PostNormLayer(layer, family, config, layer is layers[-1]) for layer in layers]
+        self._types = getattr(config, "type_vocab_size", 0) > 0
+        positions = self.backbone.embeddings.position_embeddings
+        # RoBERTa counts positions from padding_idx + 1 (transformers #47496 tells what happens otherwise).
+        self._offset = positions.padding_idx + 1 if positions.padding_idx is not None else 0
+
+    def embed(self, batch: Batch) -> torch.Tensor:
+        """Return the embeddings [tokens, width] of a batch."""
+        ids = batch.input_ids.unsqueeze(0)
+        where = positions(batch.lengths, self._offset).to(ids.device).unsqueeze(0)
+        extra = {"token_type_ids": torch.zeros_like(ids)} if self._types else {}
+        x: torch.Tensor = self.backbone.embeddings(input_ids=ids, position_ids=where, **extra)
+        project = getattr(self.backbone, "embeddings_project", None)
+        return (x if project is None else project(x)).squeeze(0)
+
+    def layers_from(self, x: torch.Tensor, batch: Batch, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Run layers ``start`` to ``stop`` (exclusive; all when None) on the hidden states [tokens, width].
+
+        Returns:
+            [tokens, width], or [articles, width] when the last layer is among them.
+        """
+        starts = torch.tensor(batch.starts(), device=x.device)
+        for layer in self.layers[start:stop]:
+            x = layer(x, batch.lengths, starts, self.backbone.training)
+        return x
+
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        """Return the last layer's first tokens [articles, width]."""
+        return self.layers_from(self.embed(batch), batch)

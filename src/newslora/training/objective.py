@@ -1,0 +1,75 @@
+"""What training minimises: cross-entropy, and apart from it an explicit L2 term."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+from torch import Tensor, nn
+from torch.nn import functional
+
+from newslora.config import TrainConfig
+
+
+class Objective:
+    """Cross-entropy with label smoothing and class weights, summed over articles.
+
+    The sum is divided by the :meth:`mass` of all articles of a step, so that cutting a step into batches, or sharing
+    it among processes, leaves its gradient what it is for the whole. With one batch this is
+    ``torch.nn.CrossEntropyLoss(weight, label_smoothing=…)``.
+    """
+
+    def __init__(self, config: TrainConfig, labels: Sequence[int], classes: int, device: torch.device) -> None:
+        """Weigh the classes by the training labels.
+
+        Args:
+            config: The settings.
+            labels: Labels of all training rows.
+            classes: Number of classes.
+            device: Where the logits will be.
+        """
+        self.smoothing = config.label_smoothing
+        self._labels = np.asarray(labels, dtype=np.int64)
+        self._weights = balanced_weights(self._labels, classes) if config.class_weights == "balanced" else None
+        self._weight = (
+            None if self._weights is None else torch.tensor(self._weights, dtype=torch.float32, device=device)
+        )
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the weighted cross-entropy summed over the articles, in float32.
+
+        Args:
+            logits: [articles, classes].
+            labels: int64 [articles].
+        """
+        return functional.cross_entropy(
+            logits.float(), labels, weight=self._weight, reduction="sum", label_smoothing=self.smoothing
+        )
+
+    def mass(self, rows: npt.NDArray[np.int64]) -> float:
+        """Return the sum of the class weights of training ``rows``: their number when classes are not weighed."""
+        return float(len(rows)) if self._weights is None else float(self._weights[self._labels[rows]].sum())
+
+
+def balanced_weights(labels: npt.NDArray[np.int64], classes: int) -> npt.NDArray[np.float64]:
+    """Return each class's weight, rows / (classes present · rows of the class); 1 for a class without rows."""
+    present = np.unique(labels)
+    weights = np.ones(classes)
+    weights[present] = compute_class_weight("balanced", classes=present, y=labels)
+    return weights
+
+
+@torch.no_grad()
+def l2_term(parameters: Sequence[nn.Parameter], factor: float) -> float:
+    """Return ``factor / 2`` times the squared norm of the parameters."""
+    return factor / 2 * float(torch.nn.utils.get_total_norm(parameters)) ** 2 if factor else 0.0
+
+
+@torch.no_grad()
+def add_l2_gradient(parameters: Sequence[nn.Parameter], factor: float) -> None:
+    """Add the gradient of :func:`l2_term`, ``factor · p``, to the gradient of every parameter ``p``."""
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        parameter.grad.add_(parameter, alpha=factor)

@@ -1,0 +1,50 @@
+"""The optimiser and how its learning rate runs over the steps."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+from transformers import get_scheduler
+
+from newslora.config import TrainConfig
+
+# The settings' names and transformers'.
+_NAMES = {
+    "cosine": "cosine",
+    "linear": "linear",
+    "constant": "constant_with_warmup",
+    "cosine-restarts": "cosine_with_restarts",
+}
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
+    """Return AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) in torch's fused implementation.
+
+    Matrices decay by ``train.weight_decay``; biases and normalisation gains, which are vectors, do not.
+    """
+    parameters = list(parameters)
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.lr, fused=True)
+
+
+def learning_rate(config: TrainConfig, steps: int) -> Callable[[int], float]:
+    """Return the learning rate as a function of the step, counted from 0.
+
+    It rises linearly from 0 over ``train.warmup`` of the steps, then follows ``train.schedule``: ``cosine-restarts``
+    is SGDR with cycles of equal length and least rate 0 (Loshchilov & Hutter 2017, arXiv 1608.03983, eq. 5).
+
+    Args:
+        config: The settings.
+        steps: All optimisation steps of the run.
+    """
+    # transformers ties its schedules to an optimiser; only the function of the step is wanted, since a rate that
+    # depends on the step alone needs no state in a checkpoint and is right again after a resume.
+    carrier = torch.optim.SGD([torch.zeros(1)], lr=config.lr)
+    warmup = round(config.warmup * steps)
+    cycles = {"num_cycles": config.restarts} if config.schedule == "cosine-restarts" else {}
+    schedule = get_scheduler(_NAMES[config.schedule], carrier, warmup, steps, scheduler_specific_kwargs=cycles)
+    shape: Callable[[int], float] = schedule.lr_lambdas[0]
+    return lambda step: config.lr * shape(step)

@@ -1,0 +1,75 @@
+"""A small run folder with a real model in it: random weights, a word tokenizer, a cleaner, metrics."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from newslora.config import RunConfig
+from newslora.data.cleaning import Cleaner
+from newslora.model.classifier import build_model
+from newslora.training.run_folder import RunFolder
+
+NAMES = ("World", "Sports", "Business", "Sci/Tech")
+WORDS = [
+    "the",
+    "a",
+    "on",
+    "in",
+    "of",
+    "for",
+    "and",
+    "wins",
+    "loses",
+    "match",
+    "market",
+    "shares",
+    "rise",
+    "fall",
+    "troops",
+    "talks",
+    "probe",
+    "comet",
+    "chip",
+    "coach",
+]
+
+
+def _make_backbone(folder: Path) -> Path:
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    words.normalizer = normalizers.Lowercase()
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    specials = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=words, **specials).save_pretrained(folder)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    torch.manual_seed(0)
+    model = BertModel(BertConfig(vocab_size=len(vocabulary), max_position_embeddings=64, **sizes))
+    for parameter in model.parameters():  # away from the all but linear start
+        torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run folder as training leaves it, shared: what writes into it works on a copy."""
+    backbone = _make_backbone(tmp_path_factory.mktemp("backbone"))
+    settings = {"model": {"backbone": str(backbone)}, "data": {"max_length": 12}}
+    config = RunConfig.from_dict(settings)
+    run = RunFolder.create(tmp_path_factory.mktemp("runs") / "small", config)
+    model = build_model(config, NAMES).eval()
+    with torch.no_grad():
+        for parameter in model.trainable_parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_adapter(run.adapter)
+    Cleaner().save(run.adapter / "cleaner.json")
+    row = {"epoch": 1, "step": 9, "train_loss": 1.4, "train_accuracy": 0.3, "val_loss": 1.3, "val_accuracy": 0.4}
+    run.metrics_file.write_text(json.dumps(row | {"val_macro_f1": 0.38, "lr": 1e-3}) + "\n")
+    return run

@@ -1,0 +1,80 @@
+"""The packed pass computes what the padded pass of transformers and peft computes, gradients included."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from newslora.config import RunConfig
+from newslora.model.classifier import NewsModel, build_model
+from newslora.model.families import FAMILIES
+from tests.model.conftest import ragged_batch
+
+PACKED = [kind for kind, family in FAMILIES.items() if family.style]
+RAGGED = [1, 1, 2, 3, 5, 5, 5, 17, 18, 33, 64, 90, 127, 128, 128]
+
+
+def model_of(backbone: Path, **lora: object) -> NewsModel:
+    settings = {"lora": {"r": 4, "targets": "all-linear", **lora}, "model": {"backbone": str(backbone), "head": "full"}}
+    model = build_model(RunConfig.from_dict(settings), ("a", "b", "c"))
+    with torch.no_grad():  # B starts at zero, which would leave the gradient of A at zero too
+        for parameter in model.trainable_parameters():
+            parameter.normal_(std=0.2)
+    return model
+
+
+def gradients(model: NewsModel, run: Callable[..., torch.Tensor], lengths: list[int]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    model.zero_grad(set_to_none=True)
+    batch = ragged_batch(lengths)
+    logits = run(batch)
+    cross_entropy(logits, batch.labels).backward()
+    return logits.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("lora", [{}, {"targets": "query,value"}, {"layers": "1-2", "scaling": "rslora"}], ids=str)
+def test_logits_and_every_gradient_equal_the_padded_pass(
+    kind: str, lora: dict[str, str], tiny_backbone: Callable[[str], Path]
+) -> None:
+    model = model_of(tiny_backbone(kind), **lora)
+    packed, packed_gradients = gradients(model, model, RAGGED)
+    padded, padded_gradients = gradients(model, model._padded, RAGGED)
+    torch.testing.assert_close(packed, padded, rtol=1e-5, atol=1e-5)
+    trainable = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert set(packed_gradients) == set(padded_gradients) == trainable
+    for name in trainable:
+        torch.testing.assert_close(packed_gradients[name], padded_gradients[name], rtol=1e-5, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_an_article_is_the_same_alone_and_in_company(kind: str, tiny_backbone: Callable[[str], Path]) -> None:
+    model = model_of(tiny_backbone(kind)).eval()
+    batch = ragged_batch([9, 9, 30, 4])
+    together = model(batch)
+    pieces = batch.input_ids.split(list(batch.lengths))
+    for row, ids in enumerate(pieces):
+        alone = model(type(batch)(ids, (len(ids),), (0,)))
+        torch.testing.assert_close(alone[0], together[row], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_with_dropout_the_mean_over_draws_approaches_the_pass_without(kind: str, tiny_backbone: Callable[[str], Path]) -> None:
+    settings = {
+        "lora": {"r": 4, "dropout": 0.05},
+        "model": {"backbone": str(tiny_backbone(kind)), "dropout": 0.02},
+    }
+    model = build_model(RunConfig.from_dict(settings), ("a", "b", "c"))
+    batch = ragged_batch([12, 12, 20])
+    draws = torch.stack([model.train()(batch) for _ in range(300)])
+    assert draws.std(dim=0).min() > 0
+    spread = draws.std(dim=0) / len(draws) ** 0.5
+    assert ((draws.mean(dim=0) - model.eval()(batch)).abs() < 6 * spread + 0.05).all()
+
+
+def test_frozen_layers_below_the_first_lora_layer_build_no_graph(tiny_backbone: Callable[[str], Path]) -> None:
+    model = model_of(tiny_backbone("roberta"), layers="2")
+    batch = ragged_batch([5, 7])
+    below = model.encoder.layers_from(model.encoder.embed(batch), batch, 0, 2)
+    assert not below.requires_grad

@@ -1,0 +1,99 @@
+"""Runs killed outright, and runs of two processes; each starts Python anew, so all are marked slow."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import make_config, outcome
+
+from newslora.training.run_folder import RunFolder
+
+SCRIPT = Path(__file__).parent / "tiny.py"
+
+pytestmark = pytest.mark.slow
+
+
+def start(path: Path, settings: dict[str, Any], *options: str, **env: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(SCRIPT), str(path), json.dumps(settings), *options]
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", **env})
+
+
+def start_two(path: Path, settings: dict[str, Any], *options: str) -> list[subprocess.Popen[bytes]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "WORLD_SIZE": "2"}
+    return [start(path, settings, *options, RANK=str(r), LOCAL_RANK=str(r), **place) for r in range(2)]
+
+
+def run_two(path: Path, settings: dict[str, Any], *options: str) -> None:
+    assert [process.wait(120) for process in start_two(path, settings, *options)] == [0, 0]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("alone") / "run"
+    assert start(path, {"batch_size": 16}).wait(120) == 0
+    return path
+
+
+def test_two_processes_train_what_one_does(alone: Path, tmp_path: Path) -> None:
+    settings = {"batch_size": 8}
+    run = RunFolder.create(tmp_path / "two", make_config(**settings))
+    run_two(run.path, settings)
+    ours, theirs = (load_file(path / "adapter" / "adapter_model.safetensors") for path in (run.path, alone))
+    torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=2e-4)
+    for mine, other in zip(run.metrics(), RunFolder(alone).metrics(), strict=True):
+        for name in ("epoch", "step", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_macro_f1"):
+            assert mine[name] == pytest.approx(other[name], rel=1e-4)
+
+
+SETTINGS = {"epochs": 25, "batch_size": 4}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = RunFolder.create(tmp_path_factory.mktemp("two") / "run", make_config(**SETTINGS))
+    run_two(run.path, SETTINGS)
+    return run.path
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_two_processes_stopped_go_on_exactly(two: Path, tmp_path: Path, number: int) -> None:
+    path = RunFolder.create(tmp_path / "run", make_config(**SETTINGS)).path
+    processes = start_two(path, SETTINGS)
+    wait_for_epoch(path, 4, processes[0])
+    processes[0].send_signal(number)
+    if number == signal.SIGTERM:
+        assert [process.wait(60) for process in processes] == [143, 143]
+    for process in processes:
+        process.kill()
+        process.wait()
+    assert len(RunFolder(path).metrics()) < SETTINGS["epochs"]
+    run_two(path, SETTINGS, "--resume")
+    assert outcome(path) == outcome(two)
+
+
+def test_killed_at_any_moment_a_run_goes_on_exactly(tmp_path: Path) -> None:
+    assert start(tmp_path / "whole", SETTINGS).wait(120) == 0
+    process = start(tmp_path / "killed", SETTINGS)
+    wait_for_epoch(tmp_path / "killed", 5, process)
+    process.kill()
+    process.wait()
+    assert len(RunFolder(tmp_path / "killed").metrics()) < SETTINGS["epochs"]
+    assert start(tmp_path / "killed", SETTINGS, "--resume").wait(120) == 0
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+
+
+def wait_for_epoch(path: Path, epoch: int, process: subprocess.Popen[bytes]) -> None:
+    while len(RunFolder(path).metrics()) < epoch:
+        assert process.poll() is None
+        time.sleep(0.01)

@@ -1,0 +1,60 @@
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from newslora.config import TrainConfig
+from newslora.training.schedule import build_optimizer, learning_rate
+
+
+def rates(steps: int = 100, **settings: Any) -> list[float]:
+    rate = learning_rate(TrainConfig(lr=2.0, **settings), steps)
+    return [rate(step) for step in range(steps)]
+
+
+def test_warmup_rises_linearly_from_zero() -> None:
+    for schedule in ("cosine", "linear", "constant", "cosine-restarts"):
+        assert rates(warmup=0.1, schedule=schedule)[:11] == pytest.approx([0.2 * step for step in range(11)])
+
+
+def test_cosine_is_half_a_cosine() -> None:
+    expected = [1 + math.cos(math.pi * step / 100) for step in range(100)]
+    assert rates(warmup=0.0, schedule="cosine") == pytest.approx(expected)
+
+
+def test_linear_falls_to_zero_and_constant_stays() -> None:
+    assert rates(warmup=0.0, schedule="linear") == pytest.approx([2 - step / 50 for step in range(100)])
+    assert rates(warmup=0.0, schedule="constant") == [2.0] * 100
+
+
+def test_restarts_follow_sgdr() -> None:
+    # Loshchilov & Hutter 2017, eq. 5, least rate 0, cycles of 25 steps: half of lr (1 + cos(pi T_cur / T_i)).
+    expected = [1 + math.cos(math.pi * (step % 25) / 25) for step in range(100)]
+    assert rates(warmup=0.0, schedule="cosine-restarts", restarts=4) == pytest.approx(expected)
+
+
+def test_restarts_divide_what_warmup_leaves() -> None:
+    expected = [1 + math.cos(math.pi * (step % 30) / 30) for step in range(90)]
+    assert rates(warmup=0.1, schedule="cosine-restarts", restarts=3)[10:] == pytest.approx(expected)
+
+
+def test_vectors_do_not_decay() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer = build_optimizer(model.parameters(), TrainConfig(lr=0.1, weight_decay=0.5))
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for was, now in zip(before, model.parameters(), strict=True):
+        torch.testing.assert_close(now.detach(), was * (0.95 if was.ndim > 1 else 1.0))
+
+
+def test_adamw_is_the_published_update() -> None:
+    parameter = nn.Parameter(torch.tensor([[1.0, -2.0]]))
+    optimizer = build_optimizer([parameter], TrainConfig(lr=0.1, weight_decay=0.01))
+    parameter.grad = torch.tensor([[0.5, -3.0]])
+    optimizer.step()
+    # First step: both moments' bias corrections cancel, so each entry moves by lr against the gradient's sign.
+    torch.testing.assert_close(parameter.detach(), torch.tensor([[1 * 0.999 - 0.1, -2 * 0.999 + 0.1]]))

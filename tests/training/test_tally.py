@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+import torch
+from tiny import make_split
+
+from newslora.errors import NewsloraError
+from newslora.training.state import TrainingState
+from newslora.training.stepping import StepResult
+from newslora.training.tally import Tally
+
+
+def result(loss: float, correct: int = 1, stop: int = 0, due: int = 0, norm: float = 1.0) -> StepResult:
+    return StepResult(np.array([7, 2]), 2.5, torch.tensor([loss, correct, stop, due, norm]))
+
+
+def test_figures_are_added_step_by_step() -> None:
+    results = [result(value) for value in (0.1, 0.7, 1e8, 0.3)]
+    sums = []
+    for cuts in ([4], [1, 1, 1, 1], [3, 1]):
+        tally, state, left = Tally(make_split(9, 0)), TrainingState(), list(results)
+        for cut in cuts:
+            for _ in range(cut):
+                tally.push(left.pop(0))
+            assert tally.fetch(state, "") == (False, False)
+        sums.append((state.epoch_sums, state.line_sums))
+    assert sums[0] == sums[1] == sums[2]
+    assert (sums[0][0].mass, sums[0][0].correct, sums[0][0].articles) == (10.0, 4, 8)
+
+
+def test_wishes_of_any_step_are_handed_on() -> None:
+    tally = Tally(make_split(9, 0))
+    for step in (result(1.0, stop=1), result(1.0, due=1), result(1.0)):
+        tally.push(step)
+    assert tally.fetch(TrainingState(step=3), "") == (True, True)
+    tally.push(result(1.0))
+    assert tally.fetch(TrainingState(step=4), "") == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("bad", "what"),
+    [(result(float("nan")), "loss"), (result(float("inf")), "loss"), (result(1.0, norm=float("nan")), "gradient")],
+)
+def test_divergence_names_the_step_and_its_rows(bad: StepResult, what: str) -> None:
+    tally = Tally(make_split(9, 0, "news.csv"))
+    tally.push(result(1.0))
+    tally.push(bad)
+    tally.push(result(1.0))
+    expected = rf"^step 11: the {what} is not finite \(news\.csv, rows 4, 9\); try less$"
+    with pytest.raises(NewsloraError, match=expected):
+        tally.fetch(TrainingState(step=12), "try less")
