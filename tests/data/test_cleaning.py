@@ -11,48 +11,12 @@ from newslora import NewsloraError
 from newslora.data.cleaning import _CONTROL, Cleaner
 
 DEBRIS = st.sampled_from(
-    [
-        " #39;",
-        "&#39;",
-        " quot;",
-        "&amp;",
-        " amp;",
-        "lt;",
-        "&lt;",
-        "&gt;",
-        "<b>",
-        "</b",
-        "<A HREF='x",
-        ">",
-        "<!--",
-        "-->",
-        "\\",
-        "\\$",
-        "#36;",
-        "#x2014;",
-        "&amp;lt;",
-        "http://a.b/c",
-        "www.",
-        "(Reuters)",
-        "AP -",
-        "-AP",
-        " - ",
-        "Ã©",
-        "â€™",
-        *(
-            "\x00",
-            "\x1b[0m",
-            "\ud83d",
-            "\ufeff",
-            "ﬁ",
-            "\u3000",
-            "\r\n",
-            "e\u0301",
-            "(R(AP)euters)",
-            "nbsp;",
-            "&NTILDE;",
-        ),
-    ]
+    (
+        *(" #39;", "&#39;", " quot;", "&amp;", " amp;", "lt;", "&lt;", "&gt;", "#36;", "#x2014;", "&amp;lt;", "nbsp;"),
+        *("<b>", "</b", "<A HREF='x", ">", "<!--", "-->", "\\", "\\$", "http://a.b/c", "www.", "&NTILDE;"),
+        *("(Reuters)", "AP -", "-AP", " - ", "(R(AP)euters)", "\ud83d", "\ufeff", "ﬁ", "Ã©", "â€™"),
+        *("\x00", "\x1b[0m", "\u3000", "\r\n", "e\u0301"),
+    )
 )
 DIRTY = st.lists(st.one_of(DEBRIS, st.text(max_size=4)), max_size=25).map("".join)
 

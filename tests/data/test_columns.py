@@ -6,7 +6,7 @@ from newslora import NewsloraError
 from newslora.data.columns import find_label, find_text, plain_name
 from newslora.data.frame import Frame
 
-WORDS = ["harbour", "council", "striker", "lender", "telescope", "verdict", "export", "keeper", "vaccine", "border", "shares", "reef"]
+WORDS = ["harbour", "council", "striker", "lender", "telescope", "verdict", "export", "keeper", "vaccine", "reef"]
 
 
 def sentences(count: int, words: int, seed: int = 0) -> list[object]:

@@ -100,6 +100,8 @@ def hub() -> Iterator[str]:
     server.server_close()
 
 
+NOBODY = "http://127.0.0.1:9"
+EXPECTED = ["acme/news", ["rates", "cup"], ["Money", "Sport"], [1, 2], ["Money", "Sport"]]
 PROGRAM = """
 import json, sys
 from newslora import NewsloraError
@@ -127,26 +129,39 @@ def ask(hub: str, home: Path, *queries: tuple[str, str, dict[str, str]], offline
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_splits_revisions_configurations_cache_and_offline_mode(hub: str, tmp_path: Path) -> None:
-    latest = ("acme/news", "train", {})
-    expected = ["acme/news", ["rates", "cup"], ["Money", "Sport"], [1, 2], ["Money", "Sport"]]
+def test_splits_revisions_and_configurations(hub: str, tmp_path: Path) -> None:
     first, old, brief, split, revision, missing = ask(
         hub,
         tmp_path,
-        latest,
+        ("acme/news", "train", {}),
         ("acme/news", "train", {"revision": "v1"}),
         ("acme/news", "train", {"configuration": "brief"}),
         ("acme/news", "dev", {}),
         ("acme/news", "train", {"revision": "v9"}),
         ("acme/none", "train", {}),
     )
-    assert first == expected
+    assert first == EXPECTED
     assert (old[1], brief[1]) == (["old rates", "old cup"], ["r", "c"])
     assert split.startswith("acme/news: split dev of the hub data set cannot be had (Unknown split")
     assert revision.startswith("acme/news: split train of the hub data set cannot be had (")
     assert missing.startswith("acme/none: split train of the hub data set cannot be had (")
     assert not any("\n" in message for message in (split, revision, missing))
-    # Offline, and with nobody at the address: what was cached is found, what was not is refused.
-    again, unknown = ask("http://127.0.0.1:9", tmp_path, latest, ("acme/none", "train", {}), offline=True)
-    assert again == expected
+
+
+def test_offline_what_was_cached_is_found_and_what_was_not_is_refused(hub: str, tmp_path: Path) -> None:
+    latest, old = ("acme/news", "train", {}), ("acme/news", "train", {"revision": "v1"})
+    pinned, missing = ("acme/news", "train", {"revision": "a" * 40}), ("acme/none", "train", {})
+    assert ask(hub, tmp_path, latest) == [EXPECTED]
+    again, commit, unknown, tag = ask(NOBODY, tmp_path, latest, pinned, missing, old, offline=True)
+    assert again == commit == EXPECTED
     assert unknown.startswith("acme/none: split train of the hub data set cannot be had (")
+    assert tag.startswith("acme/news: the cache holds another revision than v1 (aaaa")
+
+
+def test_the_revision_cached_last_is_not_taken_for_another(hub: str, tmp_path: Path) -> None:
+    # datasets itself gives the one cached last to whoever asks while the hub is out of reach.
+    latest, old = ("acme/news", "train", {}), ("acme/news", "train", {"revision": "v1"})
+    assert [table[1][0] for table in ask(hub, tmp_path, latest, old)] == ["rates", "old rates"]
+    refused, found = ask(NOBODY, tmp_path, latest, old, offline=True)
+    assert refused.startswith("acme/news: the cache holds another revision than main (bbbb")
+    assert found[1] == ["old rates", "old cup"]

@@ -198,6 +198,7 @@ def test_too_few_rows_to_set_aside_is_an_error(tmp_path: Path, tokenizer: PreTra
 
 
 def test_the_packaged_sample_is_prepared(tokenizer: PreTrainedTokenizerFast) -> None:
-    prepared = prepare(DataConfig(max_tokens=4000), tokenizer, 0)
+    prepared = prepare(DataConfig(test="sample", max_tokens=4000), tokenizer, 0)
     assert prepared.names == ("World", "Sports", "Business", "Sci/Tech")
-    assert len(prepared.train.texts) > 400
+    assert len(prepared.train.texts) + len(prepared.validation.texts) == prepared.report["tables"]["train"]["rows"]
+    assert not any(leak["rows"] for leak in prepared.report["leaks"].values())

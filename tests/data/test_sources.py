@@ -142,9 +142,14 @@ def test_a_cell_at_fault_is_named(tmp_path: Path, rows: str, message: str) -> No
 
 def test_cells_that_are_not_strings(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text('{"title": null, "text": 7, "label": 2.0}\n{"title": "a", "text": "b", "label": true}\n')
+    rows = [
+        {"title": None, "text": 7, "label": 2.0},
+        {"title": "a", "text": "b", "label": True},
+        {"title": "", "text": "c", "label": 5},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     table = read(path)
-    assert (table.texts, table.labels) == (["7", "a b"], [2, "True"])
+    assert (table.texts, table.labels) == (["7", "a b", "c"], [2, "True", 5])
 
 
 def test_a_cell_in_parquet_is_bounded_too(tmp_path: Path) -> None:
@@ -174,11 +179,13 @@ def test_what_is_no_table_is_refused(
 
 
 def test_the_packaged_sample() -> None:
-    table = read_table("sample", DataConfig())
-    assert table.classes == ("World", "Sports", "Business", "Sci/Tech")
-    assert table.labels is not None
-    assert set(table.labels) == set(table.classes)
-    assert len(table.texts) >= 480
+    tables = [read_table("sample", DataConfig(), split=split) for split in ("train", "test")]
+    for table in tables:
+        assert table.classes == ("World", "Sports", "Business", "Sci/Tech")
+        assert table.labels is not None
+        assert set(table.labels) == set(table.classes)
+    assert len(tables[0].texts) + len(tables[1].texts) >= 480
+    assert set(tables[0].texts).isdisjoint(tables[1].texts)
 
 
 @pytest.mark.parametrize(

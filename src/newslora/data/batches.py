@@ -7,10 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from newslora.data.encoding import Encoded
+from newslora.data.encoding import Encoded
 
 Rows = npt.NDArray[np.int64]
 
@@ -45,7 +42,7 @@ class Batch:
         return [0, *np.cumsum(self.lengths[:-1]).tolist()] if self.lengths else []
 
 
-def make_batch(encoded: "Encoded", rows: Iterable[int], labels: Sequence[int] | None = None) -> Batch:
+def make_batch(encoded: Encoded, rows: Iterable[int], labels: Sequence[int] | None = None) -> Batch:
     """Concatenate the tokens of ``rows``, longest article first (equal lengths keep their order).
 
     Args:

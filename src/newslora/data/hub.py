@@ -1,6 +1,8 @@
 """Data sets of the Hugging Face hub, by id; the address, the cache and offline mode are those of ``datasets``."""
 
-from typing import TYPE_CHECKING
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from newslora.config import DataConfig
 from newslora.data.frame import Frame, decode_classes, reason
@@ -8,6 +10,8 @@ from newslora.errors import NewsloraError
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
 
 def read_hub(source: str, config: DataConfig, split: str) -> Frame:
@@ -27,7 +31,26 @@ def read_hub(source: str, config: DataConfig, split: str) -> Frame:
         table = datasets.load_dataset(source, name=config.configuration, split=split, revision=config.revision)
     except Exception as error:  # the hub, the network, the cache and every builder raise their own kinds
         raise NewsloraError(f"{source}: split {split} of the hub data set cannot be had ({reason(error)})") from error
+    _check_revision(source, table, config.revision or "main")
     return _frame(source, table).check()
+
+
+def _check_revision(source: str, table: "Dataset", revision: str) -> None:
+    # Offline, or when the hub is out of reach, datasets gives whatever revision it cached last.
+    cached = [Path(file["filename"]).parent.name for file in table.cache_files]
+    wanted = revision if _COMMIT.fullmatch(revision) else _known_commit(source, revision)
+    if wanted is not None and any(_COMMIT.fullmatch(commit) and commit != wanted for commit in cached):
+        raise NewsloraError(f"{source}: the cache holds another revision than {revision} ({cached[0]}); go online once")
+
+
+def _known_commit(source: str, revision: str) -> str | None:
+    """Return the commit that a branch or tag stood for when last asked; ``None`` if the data set is unknown."""
+    from huggingface_hub import constants, file_download
+
+    known = Path(constants.HF_HUB_CACHE) / file_download.repo_folder_name(repo_id=source, repo_type="dataset") / "refs"
+    if not known.is_dir():
+        return None
+    return (known / revision).read_text(encoding="utf-8").strip() if (known / revision).is_file() else "unknown"
 
 
 def _frame(source: str, table: "Dataset") -> Frame:

@@ -6,11 +6,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import peft
 import torch
 from peft.utils import get_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import save
 from torch import nn
 from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
@@ -66,12 +68,12 @@ def attach(
         task_type=peft.TaskType.SEQ_CLS,
         r=lora.r,
         # peft multiplies by lora_alpha / r (or / sqrt(r)): the paper's literal alpha is lora_alpha = alpha · r.
-        lora_alpha=lora.alpha * lora.r if lora.scaling == "alpha" else lora.alpha,
+        lora_alpha=lora.alpha * lora.r if lora.scaling == "alpha" else lora.alpha,  # type: ignore[arg-type]  # no int
         use_rslora=lora.scaling == "rslora",
         lora_dropout=lora.dropout,
         # Anchored full names: a bare suffix such as "dense" would also match the head.
         target_modules="|".join(re.escape(name) for name in modules),
-        modules_to_save=[*_saved_modules(model, family, head, fresh)],
+        modules_to_save=_saved_modules(family, head, fresh),
     )
     with quiet():
         tuned = peft.get_peft_model(model, config)
@@ -79,15 +81,14 @@ def attach(
     return tuned
 
 
-def head_module(model: nn.Module, path: str) -> nn.Module:
-    """Return a head's module by its path in the plain model, through peft's wrappers where there are any."""
-    module = getattr(model, "base_model", model)
-    module = module.model if isinstance(model, peft.PeftModel) else model
+def head_linear(model: peft.PeftModel, path: str) -> nn.Linear:
+    """Return a linear module of the head by its path in the plain model, through peft's wrappers."""
+    module: Any = model.base_model.model
     for part in path.split("."):
-        if hasattr(module, "modules_to_save"):
-            module = module.modules_to_save["default"]
         module = getattr(module, part)
-    return module.modules_to_save["default"] if hasattr(module, "modules_to_save") else module
+        module = module.modules_to_save["default"] if hasattr(module, "modules_to_save") else module
+    linear: nn.Linear = module
+    return linear
 
 
 def adapter_state(model: peft.PeftModel) -> dict[str, torch.Tensor]:
@@ -99,8 +100,8 @@ def adapter_state(model: peft.PeftModel) -> dict[str, torch.Tensor]:
         if not marker:
             folded[key] = tensor
         elif rest == "original":
-            update = {k.removeprefix(f"{stem}{marker}0."): v for k, v in state.items() if k.startswith(f"{stem}{marker}0.")}
-            folded[f"{stem}.weight"] = tensor + _head_scale(model) * (update["B"] @ update["A"])
+            a, b = state[f"{stem}{marker}0.A"], state[f"{stem}{marker}0.B"]
+            folded[f"{stem}.weight"] = tensor + _head_scale(model) * (b @ a)
     return {key: tensor.detach().cpu().contiguous() for key, tensor in folded.items()}
 
 
@@ -118,7 +119,7 @@ def save_adapter(model: peft.PeftModel, folder: Path, base: str, revision: str |
     config.base_model_name_or_path, config.revision, config.inference_mode = base, revision, True
     config.save_pretrained(str(folder))
     config.base_model_name_or_path, config.revision, config.inference_mode = old
-    save_file(adapter_state(model), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    (folder / "adapter_model.safetensors").write_bytes(save(adapter_state(model), metadata={"format": "pt"}))
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> peft.PeftModel:
@@ -129,10 +130,13 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> peft.PeftModel:
     """
     try:
         with quiet():
+            # peft only warns of tensors that the file lacks, and leaves noise in their place.
+            warnings.filterwarnings("error", message="Found missing adapter keys")
             return peft.PeftModel.from_pretrained(model, str(folder)).eval()
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, UserWarning, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise NewsloraError(f"{folder}: the adapter does not fit its backbone ({reason}); use the run it came from") from error
+        message = f"{folder}: the adapter does not fit its backbone ({reason}); use the run it came from"
+        raise NewsloraError(message) from error
 
 
 @contextmanager
@@ -143,28 +147,21 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _saved_modules(model: nn.Module, family: Family, head: Head, fresh: frozenset[str]) -> Iterator[str]:
+def _saved_modules(family: Family, head: Head, fresh: frozenset[str]) -> list[str]:
     # The head's hidden part is saved when it is trained, and when only this run knows what it was initialised to.
-    for name in family.head_modules:
-        hidden = family.head_dense.split(".")
-        if name == family.head_modules[0] or head != "linear" or any(name in key.split(".") for key in fresh):
-            yield name
-        elif name not in hidden:  # pragma: no cover - every family's hidden part is named in its path
-            raise AssertionError(name)
+    output, *hidden = family.head_modules
+    return [output, *(name for name in hidden if head != "linear" or any(name in key.split(".") for key in fresh))]
 
 
 def _train_head(model: peft.PeftModel, family: Family, lora: LoraConfig, head: Head) -> None:
-    roots = [head_module(model, path) for path in dict.fromkeys((family.head_output, family.head_dense))]
-    for name in family.head_modules:
-        for key, parameter in model.named_parameters():
-            if f"{name}.modules_to_save.default" in key:
-                parameter.requires_grad_(head == "full")
-    output, dense = roots
-    output.requires_grad_(True)
+    for key, parameter in model.named_parameters():
+        if ".modules_to_save.default." in key:
+            parameter.requires_grad_(head == "full")
+    head_linear(model, family.head_output).requires_grad_(True)
     if head == "lora":
-        parametrize.register_parametrization(
-            dense, "weight", LowRankUpdate(dense.weight, lora.r, scale_of(lora)), unsafe=True
-        )
+        dense = head_linear(model, family.head_dense)
+        update = LowRankUpdate(dense.weight, lora.r, scale_of(lora))
+        parametrize.register_parametrization(dense, "weight", update, unsafe=True)
 
 
 def _head_scale(model: nn.Module) -> float:

@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Any
 
 import torch
+from torch.autograd.function import FunctionCtx
 from torch.nn.functional import softmax
 
 
@@ -53,7 +54,7 @@ def runs_of(lengths: Sequence[int]) -> tuple[Run, ...]:
 
 
 def attend(
-    qkv: torch.Tensor, lengths: Sequence[int], heads: int, dropout: float = 0.0, window: int | None = None
+    qkv: torch.Tensor, lengths: Sequence[int], heads: int, *, dropout: float = 0.0, window: int | None = None
 ) -> torch.Tensor:
     """Self-attention of every token to its own article's tokens.
 
@@ -68,9 +69,10 @@ def attend(
         [tokens, width].
     """
     if _has_kernel(qkv, lengths, dropout, window):
-        q, k, v = qkv.chunk(3, dim=1)
-        return _varlen(q, k, v, lengths, lengths, heads)
-    result: torch.Tensor = _Attention.apply(None, qkv, lengths, heads, dropout, window)
+        width = qkv.shape[1] // 3
+        return _varlen(qkv[:, :width], qkv[:, width:], lengths, lengths, heads)
+    pattern = _Pattern(runs_of(lengths), heads, dropout, window)
+    result: torch.Tensor = _Attention.apply(None, qkv, pattern)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -79,6 +81,7 @@ def attend_first(
     kv: torch.Tensor,
     lengths: Sequence[int],
     heads: int,
+    *,
     dropout: float = 0.0,
     window: int | None = None,
 ) -> torch.Tensor:
@@ -96,9 +99,9 @@ def attend_first(
         [articles, width].
     """
     if _has_kernel(kv, lengths, dropout, window):
-        k, v = kv.chunk(2, dim=1)
-        return _varlen(q, k, v, [1] * len(lengths), lengths, heads)
-    result: torch.Tensor = _Attention.apply(q, kv, lengths, heads, dropout, window)
+        return _varlen(q, kv, [1] * len(lengths), lengths, heads)
+    pattern = _Pattern(runs_of(lengths), heads, dropout, window)
+    result: torch.Tensor = _Attention.apply(q, kv, pattern)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -108,13 +111,13 @@ def _has_kernel(x: torch.Tensor, lengths: Sequence[int], dropout: float, window:
 
 
 def _varlen(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, q_lengths: Sequence[int], k_lengths: Sequence[int], heads: int
+    q: torch.Tensor, kv: torch.Tensor, q_lengths: Sequence[int], k_lengths: Sequence[int], heads: int
 ) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     size = q.shape[1] // heads
     ends_q, ends_k = (_ends(lengths, q.device) for lengths in (q_lengths, k_lengths))
-    q, k, v = (part.reshape(-1, heads, size) for part in (q, k, v))
+    q, k, v = (part.reshape(-1, heads, size) for part in (q, *kv.chunk(2, dim=1)))
     out: Any = varlen_attn(q, k, v, ends_q, ends_k, max(q_lengths), max(k_lengths))
     return out.reshape(-1, heads * size)  # type: ignore[no-any-return]
 
@@ -137,64 +140,75 @@ def _join(parts: torch.Tensor, run: Run, heads: int, out: torch.Tensor) -> None:
     view.copy_(parts.view(len(parts), run.articles, heads, run.length, -1).permute(1, 3, 0, 2, 4))
 
 
+def _split_first(rows: torch.Tensor, run: Run, heads: int) -> torch.Tensor:
+    """View a run's rows [articles, width] as [articles · heads, 1, size]."""
+    return rows[run.rows].reshape(run.articles * heads, 1, -1)
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    """Who attends to whom, and how."""
+
+    runs: tuple[Run, ...]
+    heads: int
+    dropout: float
+    window: int | None
+
+
+class _Context(FunctionCtx):
+    """What the backward pass is left with: of each run its queries, keys and values, its weights, its dropout mask."""
+
+    pattern: _Pattern
+    needs_input_grad: tuple[bool, ...]
+    saved_tensors: tuple[Any, ...]
+
+
 class _Attention(torch.autograd.Function):
     """With ``queries`` None, ``joint`` holds q, k and v; else it holds k and v, and there is a query an article."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any,
-        queries: torch.Tensor | None,
-        joint: torch.Tensor,
-        lengths: Sequence[int],
-        heads: int,
-        dropout: float,
-        window: int | None,
-    ) -> torch.Tensor:
-        ctx.runs, ctx.heads, ctx.first = runs_of(lengths), heads, queries is not None
-        width = joint.shape[1] // (2 if ctx.first else 3)
-        ctx.scale = 1.0 / math.sqrt(width // heads)
-        out = joint.new_empty((len(lengths) if ctx.first else joint.shape[0], width))
-        saved = []
-        for run in ctx.runs:
-            qkv = _split(joint, run, 2 if ctx.first else 3, heads)
-            k, v = qkv[-2], qkv[-1]
-            q = queries[run.rows].reshape(run.articles * heads, 1, -1) if queries is not None else qkv[0]
-            weights = _weights(q, k, ctx.scale, window)
-            mask = torch.empty_like(weights).bernoulli_(1 - dropout).div_(1 - dropout) if dropout else None
-            context = torch.bmm(weights if mask is None else weights * mask, v)
-            if ctx.first:
-                out[run.rows] = context.view(run.articles, -1)
-            else:
+    def forward(ctx: _Context, queries: torch.Tensor | None, joint: torch.Tensor, pattern: _Pattern) -> torch.Tensor:
+        heads, parts = pattern.heads, 3 if queries is None else 2
+        rows = len(joint) if queries is None else len(queries)
+        out = joint.new_empty((rows, joint.shape[1] // parts))
+        saved: list[Any] = [queries]
+        for run in pattern.runs:
+            qkv = _split(joint, run, parts, heads)
+            q = qkv[0] if queries is None else _split_first(queries, run, heads)
+            weights = _weights(q, qkv[-2], pattern.window)
+            mask = _dropout_mask(weights, pattern.dropout) if pattern.dropout else None
+            context = torch.bmm(weights if mask is None else weights * mask, qkv[-1])
+            if queries is None:
                 _join(context.unsqueeze(0), run, heads, out)
+            else:
+                out[run.rows] = context.view(run.articles, -1)
             saved += [qkv, weights, mask]
-        if any(ctx.needs_input_grad[:2]):
-            ctx.save_for_backward(queries, *saved)
+        ctx.pattern = pattern
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(*saved)
         return out
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (gradient,) = gradients
-        queries, *saved = ctx.saved_tensors
-        parts = 2 if ctx.first else 3
-        joint = gradient.new_empty((sum(r.articles * r.length for r in ctx.runs), parts * gradient.shape[1]))
-        d_queries = torch.empty_like(gradient) if ctx.first else None
-        for i, run in enumerate(ctx.runs):
+    def backward(ctx: _Context, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (gradient,), (queries, *saved) = gradients, ctx.saved_tensors
+        heads, parts = ctx.pattern.heads, 3 if queries is None else 2
+        tokens = sum(run.articles * run.length for run in ctx.pattern.runs)
+        d_joint = gradient.new_empty((tokens, parts * gradient.shape[1]))
+        d_queries = None if queries is None else torch.empty_like(queries)
+        for i, run in enumerate(ctx.pattern.runs):
             qkv, weights, mask = saved[3 * i : 3 * i + 3]
-            if d_queries is not None:
-                q = queries[run.rows].reshape(run.articles * ctx.heads, 1, -1)
-                g = gradient[run.rows].reshape(run.articles * ctx.heads, 1, -1)
+            if d_queries is None:
+                grads, _ = _run_backward(qkv[0], qkv, weights, mask, _split(gradient, run, 1, heads)[0])
             else:
-                q, g = qkv[0], _split(gradient, run, 1, ctx.heads)[0]
-            grads = torch.empty_like(qkv)
-            dq = _run_backward(q, qkv[-2], qkv[-1], weights, mask, g, ctx.scale, grads)
-            if d_queries is not None:
+                q, g = (_split_first(rows, run, heads) for rows in (queries, gradient))
+                grads, dq = _run_backward(q, qkv, weights, mask, g)
                 d_queries[run.rows] = dq.view(run.articles, -1)
-            _join(grads, run, ctx.heads, joint)
-        return d_queries, joint, None, None, None, None
+            _join(grads, run, heads, d_joint)
+        return d_queries, d_joint, None
 
 
-def _weights(q: torch.Tensor, k: torch.Tensor, scale: float, window: int | None) -> torch.Tensor:
-    scores = torch.baddbmm(q.new_empty(1, 1, 1), q, k.mT, beta=0, alpha=scale)
+def _weights(q: torch.Tensor, k: torch.Tensor, window: int | None) -> torch.Tensor:
+    scores = torch.baddbmm(q.new_empty(1, 1, 1), q, k.mT, beta=0, alpha=_scale(q))
     if window is not None and k.shape[1] > window + 1:
         places = torch.arange(k.shape[1], device=q.device)
         far = (places[: q.shape[1], None] - places).abs() > window
@@ -202,22 +216,32 @@ def _weights(q: torch.Tensor, k: torch.Tensor, scale: float, window: int | None)
     return softmax(scores, dim=-1)
 
 
+def _scale(q: torch.Tensor) -> float:
+    return 1.0 / math.sqrt(q.shape[-1])
+
+
+def _dropout_mask(weights: torch.Tensor, dropout: float) -> torch.Tensor:
+    return torch.empty_like(weights).bernoulli_(1 - dropout).div_(1 - dropout)
+
+
 def _run_backward(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    weights: torch.Tensor,
-    mask: torch.Tensor | None,
-    gradient: torch.Tensor,
-    scale: float,
-    grads: torch.Tensor,
-) -> torch.Tensor:
-    """Write the gradients of keys and values (and of queries, where ``grads`` has room) and return the queries'."""
-    dropped = weights if mask is None else weights * mask
-    torch.bmm(dropped.mT, gradient, out=grads[-1])
-    d_weights = torch.bmm(gradient, v.mT)
+    q: torch.Tensor, qkv: torch.Tensor, weights: torch.Tensor, mask: torch.Tensor | None, gradient: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the gradients of what stands side by side (keys and values, with or without queries), and of the queries.
+
+    Args:
+        q: [articles · heads, queries, size].
+        qkv: [3 (or 2, without the queries), articles · heads, length, size].
+        weights: [articles · heads, queries, length], after the softmax.
+        mask: Dropout's mask on the weights, or None.
+        gradient: Of the run's context, of the shape of ``q``.
+    """
+    grads = torch.empty_like(qkv)
+    torch.bmm((weights if mask is None else weights * mask).mT, gradient, out=grads[-1])
+    d_weights = torch.bmm(gradient, qkv[-1].mT)
     if mask is not None:
         d_weights.mul_(mask)
-    d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype).mul_(scale)
+    d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype).mul_(_scale(q))
     torch.bmm(d_scores.mT, q, out=grads[-2])
-    return torch.bmm(d_scores, k, out=grads[0]) if len(grads) == 3 else torch.bmm(d_scores, k)
+    dq = torch.bmm(d_scores, qkv[-2], out=grads[0]) if len(qkv) == 3 else torch.bmm(d_scores, qkv[-2])
+    return grads, dq

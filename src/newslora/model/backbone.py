@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -12,7 +13,14 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils.hub import cached_file
 
@@ -45,10 +53,7 @@ def load_config(backbone: str, revision: str | None = None) -> PreTrainedConfig:
         NewsloraError: There is no such backbone, or it is not an encoder that newslora can tune.
     """
     known = _known_configs().get(backbone) if revision is None and not Path(backbone).is_dir() else None
-    if known is not None:
-        return AutoConfig.for_model(**known)
-    with _reading(backbone, revision):
-        config = AutoConfig.from_pretrained(locate(backbone), revision=revision, trust_remote_code=False)
+    config: PreTrainedConfig = AutoConfig.for_model(**known) if known is not None else _read_config(backbone, revision)
     family_of(config, backbone)
     return config
 
@@ -83,10 +88,9 @@ def load_backbone(
     Raises:
         NewsloraError: No such backbone, not an encoder, pickled weights only, or weights of the encoder missing.
     """
-    with _reading(backbone, revision):
-        config = AutoConfig.from_pretrained(locate(backbone), revision=revision, trust_remote_code=False)
-    prepare_config(config, names, dropout)
+    config = _read_config(backbone, revision)
     family = family_of(config, backbone)
+    prepare_config(config, names, dropout)
     with _reading(backbone, revision):
         model, info = AutoModelForSequenceClassification.from_pretrained(
             locate(backbone),
@@ -119,9 +123,8 @@ def identity(backbone: str, revision: str | None) -> dict[str, str | None]:
     """Return what tells one backbone from another: name, revision, commit, and the weights' SHA-256."""
     with _reading(backbone, revision):
         file = cached_file(locate(backbone), _WEIGHTS, revision=revision, _raise_exceptions_for_missing_entries=False)
-        config = AutoConfig.from_pretrained(locate(backbone), revision=revision, trust_remote_code=False)
     digest = None if file is None else sha256(Path(file))
-    commit = getattr(config, "_commit_hash", None)
+    commit = getattr(_read_config(backbone, revision), "_commit_hash", None)
     return {"backbone": backbone, "revision": revision, "commit": commit, "weights_sha256": digest}
 
 
@@ -134,13 +137,16 @@ def sha256(file: Path) -> str:
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Keep transformers from reporting, on a head that is fresh by design, that it is fresh."""
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity(transformers.logging.CRITICAL)
-    transformers.logging.disable_progress_bar()
+    logs: Any = transformers.logging
+    verbosity, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    logs.set_verbosity(logging.CRITICAL)
+    logs.disable_progress_bar()
     try:
         yield
     finally:
-        transformers.logging.set_verbosity(verbosity)
+        logs.set_verbosity(verbosity)
+        if bars:
+            logs.enable_progress_bar()
 
 
 @cache
@@ -154,7 +160,8 @@ def _packaged_minilm() -> Path:
     folder = Path(spec.submodule_search_locations[0]) / "model"
     digest = sha256(folder / _WEIGHTS)
     if digest != _MINILM_SHA256:
-        raise NewsloraError(f"{folder / _WEIGHTS}: SHA-256 is {digest}, not the published {_MINILM_SHA256}; reinstall it")
+        message = f"SHA-256 is {digest}, not the published {_MINILM_SHA256}; install the package again"
+        raise NewsloraError(f"{folder / _WEIGHTS}: {message}")
     return folder
 
 
@@ -164,15 +171,23 @@ def _known_configs() -> dict[str, dict[str, Any]]:
     return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
+def _read_config(backbone: str, revision: str | None) -> PreTrainedConfig:
+    with _reading(backbone, revision):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            locate(backbone), revision=revision, trust_remote_code=False
+        )
+    return config
+
+
 @contextmanager
 def _reading(backbone: str, revision: str | None) -> Iterator[None]:
     """Turn what goes wrong while reading a backbone into one line."""
     try:
         with quiet_transformers():
             yield
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        at = f" at revision {revision}" if revision else ""
-        raise NewsloraError(f"{backbone}{at}: cannot be loaded as a backbone ({_first_line(error)}); {_hint()}") from error
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        where = f"{backbone} at revision {revision}" if revision else backbone
+        raise NewsloraError(f"{where}: cannot be loaded as a backbone ({_first_line(error)}); {_hint()}") from error
 
 
 def _first_line(error: Exception) -> str:
@@ -184,9 +199,8 @@ def _hint() -> str:
 
 
 def _refuse_holes(backbone: str, family: Family, missing: frozenset[str]) -> None:
-    # transformers fills weights that a checkpoint lacks with noise and only warns: fatal in a backbone that stays frozen.
+    # transformers fills weights that a checkpoint lacks with noise and only warns: fatal in a frozen backbone.
     holes = sorted(key for key in missing if not any(part in family.head_modules for part in key.split(".")))
     if holes:
-        raise NewsloraError(
-            f"{backbone}: its checkpoint lacks {len(holes)} of the encoder's weights ({holes[0]}, …); give a complete one"
-        )
+        lacking = f"lacks {len(holes)} of the encoder's weights ({holes[0]}, …)"
+        raise NewsloraError(f"{backbone}: its checkpoint {lacking}; give a complete one")

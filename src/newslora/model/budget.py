@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import peft
 import torch
@@ -11,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedConfig
 
 from newslora.config import LoraConfig, ModelConfig
 from newslora.errors import NewsloraError
-from newslora.model.families import TARGETS, Family, expand_targets, family_of, linear_modules
+from newslora.model.families import Family, expand_targets, family_of, linear_modules
 
 HEADS = ("linear", "lora", "full")
 RANKS = (1, 2, 4, 8, 16, 32, 64)
@@ -60,8 +61,9 @@ def count(model: nn.Module) -> Counts:
 def meta_model(config: PreTrainedConfig, labels: int) -> nn.Module:
     """Build a classification model without weights, on the meta device."""
     config.num_labels = labels
+    build: Any = AutoModelForSequenceClassification.from_config
     with torch.device("meta"):
-        model: nn.Module = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
+        model: nn.Module = build(config, trust_remote_code=False)
     return model
 
 
@@ -124,6 +126,11 @@ class Planner:
                     yield self.plan(targets, head, r, budget)
 
 
+def as_rows(plans: list[Plan]) -> list[dict[str, object]]:
+    """Return plans as plain dictionaries, for JSON."""
+    return [asdict(plan) | {"targets": list(plan.targets)} for plan in plans]
+
+
 def check_budget(
     model: peft.PeftModel, config: PreTrainedConfig, settings: ModelConfig, lora: LoraConfig, labels: int
 ) -> None:
@@ -144,21 +151,15 @@ def check_budget(
 
 def _nearest(planner: Planner, lora: LoraConfig, head: str) -> str:
     targets = expand_targets(lora.targets)
-    options = [(head, planner.largest_rank(targets, head, lora.budget))]
-    options += [(other, min(lora.r, planner.largest_rank(targets, other, lora.budget))) for other in HEADS if other != head]
+    largest = {mode: planner.largest_rank(targets, mode, lora.budget) for mode in HEADS}
+    options = [(head, largest[head]), *((mode, min(lora.r, largest[mode])) for mode in HEADS if mode != head)]
     fitting = [
         f"--lora.r {r} --model.head {mode} ({planner.plan(targets, mode, r, lora.budget).trainable:,})"
         for mode, r in options
         if r > 0
     ]
-    return f"nearest that fit: {'; '.join(fitting)}" if fitting else "no rank fits with these targets; give fewer targets"
+    return f"nearest that fit: {'; '.join(fitting)}" if fitting else "no rank fits these targets; give fewer targets"
 
 
-def _span(module: nn.Module) -> int:
-    assert isinstance(module, nn.Linear)  # noqa: S101 - narrows the type for mypy
-    return module.in_features + module.out_features
-
-
-def as_rows(plans: list[Plan]) -> list[dict[str, object]]:
-    """Return plans as plain dictionaries, for JSON."""
-    return [asdict(plan) | {"targets": list(plan.targets)} for plan in plans]
+def _span(linear: nn.Module) -> int:
+    return sum(linear.get_parameter("weight").shape)  # out + in

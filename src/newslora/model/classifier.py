@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +47,7 @@ class NewsModel(nn.Module):
         names: tuple[str, ...],
         identity: dict[str, str | None],
         max_length: int,
+        *,
         engine: str = "packed",
     ) -> None:
         super().__init__()
@@ -63,15 +63,14 @@ class NewsModel(nn.Module):
     @property
     def plain(self) -> PreTrainedModel:
         """The transformers model inside peft's wrapper, LoRA layers in place."""
-        model: PreTrainedModel = self.peft.base_model.model
+        tuner: Any = self.peft.base_model
+        model: PreTrainedModel = tuner.model
         return model
 
     @property
     def output_layer(self) -> nn.Linear:
         """The head's last layer, from features to logits."""
-        layer = adapter.head_module(self.peft, self.family.head_output)
-        assert isinstance(layer, nn.Linear)  # noqa: S101 - narrows the type for mypy
-        return layer
+        return adapter.head_linear(self.peft, self.family.head_output)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return logits [articles, labels], in the batch's order."""
@@ -95,7 +94,7 @@ class NewsModel(nn.Module):
         return result
 
     def _padded(self, batch: Batch) -> torch.Tensor:
-        sequences = list(batch.input_ids.split(list(batch.lengths)))
+        sequences = list(torch.split(batch.input_ids, list(batch.lengths)))
         pad = self.tokenizer.pad_token_id
         ids = nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=0 if pad is None else float(pad))
         places = torch.arange(ids.shape[1], device=ids.device)
@@ -154,7 +153,7 @@ def build_model(config: RunConfig, names: tuple[str, ...]) -> NewsModel:
     check_budget(tuned, model.config, settings, config.lora, len(names))
     tokenizer = backbone.load_tokenizer(settings.backbone, settings.revision)
     identity = backbone.identity(settings.backbone, settings.revision)
-    return NewsModel(tuned, tokenizer, names, identity, config.data.max_length, config.train.engine)
+    return NewsModel(tuned, tokenizer, names, identity, config.data.max_length, engine=config.train.engine)
 
 
 def load_model(folder: Path, engine: str = "packed") -> NewsModel:
@@ -174,10 +173,10 @@ def load_model(folder: Path, engine: str = "packed") -> NewsModel:
     names = _read_names(folder / "config.json")
     base, revision = str(identity.get("backbone")), identity.get("commit") or identity.get("revision")
     if backbone.identity(base, revision)["weights_sha256"] != identity.get("weights_sha256"):
-        raise NewsloraError(f"{folder}: backbone {base!r} is not the one that the adapter was trained on; restore that one")
+        raise NewsloraError(f"{folder}: backbone {base!r} is not the one that the adapter was trained on; restore it")
     model, _ = backbone.load_backbone(base, revision, names, None)
     tuned = adapter.load_adapter(model, folder)
-    return NewsModel(tuned, backbone.load_tokenizer(str(folder)), names, identity, max_length, engine).eval()
+    return NewsModel(tuned, backbone.load_tokenizer(str(folder)), names, identity, max_length, engine=engine).eval()
 
 
 @torch.no_grad()
@@ -208,8 +207,9 @@ def predict_logits(
 
 
 def _encoder(model: PreTrainedModel, family: Family) -> PackedEncoder | ModernBertEncoder | None:
-    kinds = {"post-norm": PackedEncoder, "modernbert": ModernBertEncoder}
-    return kinds[family.style](model, family) if family.style is not None else None
+    if family.style is None:
+        return None
+    return ModernBertEncoder(model, family) if family.style == "modernbert" else PackedEncoder(model, family)
 
 
 def _check_length(config: PreTrainedConfig, length: int) -> None:
@@ -217,7 +217,7 @@ def _check_length(config: PreTrainedConfig, length: int) -> None:
     # RoBERTa's table has two rows more than it has positions.
     offset = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "mpnet") else 0
     if most is not None and length > most - offset:
-        raise NewsloraError(f"data.max_length: {length} exceeds this backbone's {most - offset} positions; give at most that")
+        raise NewsloraError(f"data.max_length: {length} exceeds this backbone's {most - offset} positions; give no more")
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class Family:
         output_norm: From a layer to the LayerNorm after the feed-forward network (post-norm families).
         head_dense: From the classification model to the head's hidden linear module.
         head_output: From the classification model to the output layer.
-        head_modules: What peft must save so that a fresh load gets this head; first the one that holds the output layer.
+        head_modules: What peft must save so that a fresh load gets this head; first the one with the output layer.
         style: How :mod:`newslora.model.packed` runs the layers without padding, or None where it cannot.
     """
 
@@ -37,24 +37,27 @@ class Family:
     style: str | None = "post-norm"
 
 
-def _bert_like(attention: str = "attention.self", names: tuple[str, str, str] = ("query", "key", "value")) -> dict[str, str]:
-    projections = {target: f"{attention}.{name}" for target, name in zip(TARGETS, names, strict=False)}
-    return projections | {
+def _bert_modules(
+    attention: str = "attention.self", names: tuple[str, str, str] = ("query", "key", "value")
+) -> dict[str, str]:
+    return {target: f"{attention}.{name}" for target, name in zip(TARGETS, names, strict=False)} | {
         "attention-output": "attention.output.dense",
         "intermediate": "intermediate.dense",
         "output": "output.dense",
     }
 
 
-_ROBERTA_HEAD = {"head_dense": "classifier.dense", "head_output": "classifier.out_proj", "head_modules": ("classifier",)}
+def _roberta_like(layers: str, modules: dict[str, str], style: str | None = "post-norm") -> Family:
+    return Family(layers, modules, "classifier.dense", "classifier.out_proj", ("classifier",), style=style)
+
 
 FAMILIES = {
     "bert": Family(
-        "bert.encoder.layer", _bert_like(), "bert.pooler.dense", "classifier", head_modules=("classifier", "pooler")
+        "bert.encoder.layer", _bert_modules(), "bert.pooler.dense", "classifier", head_modules=("classifier", "pooler")
     ),
-    "roberta": Family("roberta.encoder.layer", _bert_like(), **_ROBERTA_HEAD),
-    "xlm-roberta": Family("roberta.encoder.layer", _bert_like(), **_ROBERTA_HEAD),
-    "electra": Family("electra.encoder.layer", _bert_like(), **_ROBERTA_HEAD),
+    "roberta": _roberta_like("roberta.encoder.layer", _bert_modules()),
+    "xlm-roberta": _roberta_like("roberta.encoder.layer", _bert_modules()),
+    "electra": _roberta_like("electra.encoder.layer", _bert_modules()),
     "distilbert": Family(
         "distilbert.transformer.layer",
         {
@@ -71,15 +74,14 @@ FAMILIES = {
         attention_norm="sa_layer_norm",
         output_norm="output_layer_norm",
     ),
-    "mpnet": Family(
+    "mpnet": _roberta_like(
         "mpnet.encoder.layer",
-        _bert_like("attention.attn", ("q", "k", "v")) | {"attention-output": "attention.attn.o"},
-        **_ROBERTA_HEAD,
+        _bert_modules("attention.attn", ("q", "k", "v")) | {"attention-output": "attention.attn.o"},
         style=None,
     ),
     "deberta-v2": Family(
         "deberta.encoder.layer",
-        _bert_like(names=("query_proj", "key_proj", "value_proj")),
+        _bert_modules(names=("query_proj", "key_proj", "value_proj")),
         "pooler.dense",
         "classifier",
         head_modules=("classifier", "pooler"),
@@ -162,6 +164,6 @@ def linear_modules(model: nn.Module, family: Family, targets: Iterable[str], lay
     Raises:
         NewsloraError: A target or a layer that does not exist.
     """
-    count = len(model.get_submodule(family.layers))  # type: ignore[arg-type]  # a ModuleList
+    count = len(list(model.get_submodule(family.layers).children()))
     paths = dict.fromkeys(family.modules[target] for target in expand_targets(targets))
     return [f"{family.layers}.{layer}.{path}" for layer in chosen_layers(count, layers) for path in paths]

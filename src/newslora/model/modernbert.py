@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.functional import dropout
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.modernbert.modeling_modernbert import apply_rotary_pos_emb
 
 from newslora.data.batches import Batch
@@ -28,14 +28,13 @@ class ModernBertLayer:
         last: Whether the head reads this layer's output.
     """
 
-    def __init__(self, layer: Any, family: Family, config: Any, last: bool) -> None:
+    def __init__(self, layer: nn.Module, family: Family, config: PreTrainedConfig, last: bool) -> None:
         paths = dict.fromkeys(family.modules.values())
         self.qkv, self.output, self.up, self.down = (Projection([layer.get_submodule(path)]) for path in paths)
         self.first_only = last
-        self.attn_norm: nn.Module = layer.attn_norm
-        self.mlp_norm: nn.Module = layer.mlp_norm
-        self.activation: nn.Module = layer.mlp.act
-        self.type: str = layer.attention_type
+        self.attn_norm, self.mlp_norm = layer.get_submodule("attn_norm"), layer.get_submodule("mlp_norm")
+        self.activation = layer.get_submodule("mlp.act")
+        self.type = str(layer.attention_type)
         self.heads: int = config.num_attention_heads
         self.window: int | None = config.sliding_window if self.type == "sliding_attention" else None
         self.attention_dropout, self.mlp_dropout = float(config.attention_dropout), float(config.mlp_dropout)
@@ -48,10 +47,11 @@ class ModernBertLayer:
         qkv = self._rotate(self.qkv(self.attn_norm(x)), rotation)
         if self.first_only:
             width = qkv.shape[1] // 3
-            context = attend_first(qkv[starts, :width], qkv[:, width:], lengths, self.heads, p, self.window)
+            queries, kv = qkv[starts, :width], qkv[:, width:]
+            context = attend_first(queries, kv, lengths, self.heads, dropout=p, window=self.window)
             x = x[starts]
         else:
-            context = attend(qkv, lengths, self.heads, p, self.window)
+            context = attend(qkv, lengths, self.heads, dropout=p, window=self.window)
         x = x + dropout(self.output(context), p, training)
         value, gate = self.up(self.mlp_norm(x)).chunk(2, dim=-1)
         gated = dropout(self.activation(value) * gate, self.mlp_dropout, training)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import dropout
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 
 from newslora.data.batches import Batch
@@ -36,7 +36,7 @@ class PostNormLayer:
         last: Whether the head reads this layer's output, that is, only each article's first token.
     """
 
-    def __init__(self, layer: nn.Module, family: Family, config: Any, last: bool) -> None:
+    def __init__(self, layer: nn.Module, family: Family, config: PreTrainedConfig, last: bool) -> None:
         query, key, value, output, up, down = (layer.get_submodule(path) for path in family.modules.values())
         self.first_only = last
         self.query = Projection([query]) if last else None
@@ -57,9 +57,9 @@ class PostNormLayer:
         attention_dropout = self.attention_dropout if training else 0.0
         if self.query is not None:
             kv, x = self.joint(x), x[starts]
-            context = attend_first(self.query(x), kv, lengths, self.heads, attention_dropout)
+            context = attend_first(self.query(x), kv, lengths, self.heads, dropout=attention_dropout)
         else:
-            context = attend(self.joint(x), lengths, self.heads, attention_dropout)
+            context = attend(self.joint(x), lengths, self.heads, dropout=attention_dropout)
         x = self.attention_norm(self._add(self.output, context, x, training))
         x = self.output_norm(self._add(self.down, self.activation(self.up(x)), x, training))
         return x
@@ -79,14 +79,15 @@ class PackedEncoder:
     """
 
     def __init__(self, model: PreTrainedModel, family: Family) -> None:
-        config: Any = model.config
-        self.backbone = model.base_model
+        config = model.config
+        self.backbone: Any = model.base_model
         layers = list(model.get_submodule(family.layers).children())
         self.layers = [PostNormLayer(layer, family, config, layer is layers[-1]) for layer in layers]
         self._types = getattr(config, "type_vocab_size", 0) > 0
-        positions = self.backbone.embeddings.position_embeddings
         # RoBERTa counts positions from padding_idx + 1 (transformers #47496 tells what happens otherwise).
-        self._offset = positions.padding_idx + 1 if positions.padding_idx is not None else 0
+        table = model.get_submodule(f"{model.base_model_prefix}.embeddings.position_embeddings")
+        padding = getattr(table, "padding_idx", None)
+        self._offset = 0 if padding is None else int(padding) + 1
 
     def embed(self, batch: Batch) -> torch.Tensor:
         """Return the embeddings [tokens, width] of a batch."""

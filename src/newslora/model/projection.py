@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.function import FunctionCtx
 from torch.nn.functional import dropout, linear
 
 
@@ -21,6 +22,7 @@ class Update:
 
     A: nn.Parameter  # [r, in]
     B: nn.Parameter  # [out, r]
+    frozen: torch.Tensor  # [out, in]
     scale: float
     rows: slice
 
@@ -35,21 +37,23 @@ class Projection:
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         bases = [_base(module) for module in modules]
         self.updates: list[Update] = []
-        self.drop: nn.Module | None = None
+        self.drop: nn.Dropout | None = None
         start = 0
         for module, base in zip(modules, bases, strict=True):
             if base is not module:
-                self._add_update(module, slice(start, start + base.out_features))
+                self._add_update(module, base.weight, slice(start, start + base.out_features))
             start += base.out_features
         self._frozen = bases
         self._shared = len(bases) == 1 and not self.updates
         self._weight: torch.Tensor | None = None
-        self._seen: tuple[int, ...] = ()
+        self._seen: tuple[int, ...] | None = None
 
-    def _add_update(self, module: Any, rows: slice) -> None:
-        a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
-        self.updates.append(Update(a, b, module.scaling["default"], rows))
-        self.drop = module.lora_dropout["default"]
+    def _add_update(self, module: nn.Module, frozen: torch.Tensor, rows: slice) -> None:
+        lora: Any = module
+        a, b = lora.lora_A["default"].weight, lora.lora_B["default"].weight
+        self.updates.append(Update(a, b, frozen, lora.scaling["default"], rows))
+        drop = lora.lora_dropout["default"]  # an nn.Identity where there is none
+        self.drop = drop if isinstance(drop, nn.Dropout) else None
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -57,64 +61,64 @@ class Projection:
         return [matrix for update in self.updates for matrix in (update.A, update.B)]
 
     @torch.no_grad()
-    def weight(self, dtype: torch.dtype, fold: bool = True) -> torch.Tensor:
-        """Return the joint weight [out, in] with every update folded in, computed anew only after a change.
+    def refresh(self, dtype: torch.dtype, training: bool) -> None:
+        """Fold every update into the joint weight, unless nothing changed since the last time.
 
         Args:
             dtype: The arithmetic's type.
-            fold: False for the frozen weight alone.
+            training: Whether the matrices may change before the next pass. PyTorch's fused optimisers do not count up
+                a parameter's version, so a fold made in training is never trusted again.
         """
         if self._shared:
-            return self._frozen[0].weight.to(dtype)
+            self._weight = self._frozen[0].weight.to(dtype)
+            return
         device = self._frozen[0].weight.device
-        state = (*(matrix._version for matrix in self.parameters), int(fold))
         if self._weight is None or self._weight.dtype != dtype or self._weight.device != device:
-            self._weight = torch.cat([base.weight for base in self._frozen]).to(dtype)
-            self._seen = ()
+            self._weight = torch.cat(tuple(base.weight for base in self._frozen)).to(dtype)
+            self._seen = None
+        state = tuple(matrix._version for matrix in self.parameters)
         if state != self._seen:
-            self._fold(self._weight, fold)
-            self._seen = state
-        return self._weight
+            for update in self.updates:
+                folded = torch.addmm(update.frozen, update.B, update.A, alpha=update.scale)
+                self._weight[update.rows].copy_(folded)
+        self._seen = None if training else state
 
-    def _fold(self, weight: torch.Tensor, fold: bool) -> None:
-        starts = {update.rows.start: update for update in self.updates}
-        start = 0
-        for base in self._frozen:
-            update = starts.get(start)
-            rows = slice(start, start + base.out_features)
-            if update is not None:
-                folded = torch.addmm(base.weight, update.B, update.A, alpha=update.scale) if fold else base.weight
-                weight[rows].copy_(folded)
-            start = rows.stop
+    @property
+    def weight(self) -> torch.Tensor:
+        """The joint weight [out, in] as last folded."""
+        if self._weight is None:
+            raise RuntimeError("refresh() comes before weight")
+        return self._weight
 
     def bias(self, dtype: torch.dtype) -> torch.Tensor | None:
         """Return the joint bias [out], or None where the modules have none."""
-        biases = [base.bias for base in self._frozen if base.bias is not None]
+        biases = tuple(base.bias for base in self._frozen if base.bias is not None)
         return torch.cat(biases).to(dtype) if biases else None
 
     def __call__(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """Return the modules' outputs [tokens, out] for inputs [tokens, in], plus ``residual`` if given."""
-        if self.drop is not None and self.drop.training and isinstance(self.drop, nn.Dropout) and self.drop.p > 0:
-            y = self._with_dropout(x)
+        if self.drop is not None and self.drop.training:
+            y = self._with_dropout(x, self.drop.p)
             return y if residual is None else y + residual
-        result: torch.Tensor = _Product.apply(x, residual, self, *self.parameters)
+        self.refresh(compute_dtype(x), training=torch.is_grad_enabled() and bool(self.updates))
+        result: torch.Tensor = _Product.apply(x, residual, self, *self.parameters)  # type: ignore[no-untyped-call]
         return result
 
-    def _with_dropout(self, x: torch.Tensor) -> torch.Tensor:
-        outputs = [linear(x, base.weight, base.bias) for base in self._frozen]
-        starts = torch.tensor([0, *(base.out_features for base in self._frozen)]).cumsum(0).tolist()
-        for update in self.updates:
-            assert isinstance(self.drop, nn.Dropout)  # noqa: S101 - narrows the type for mypy
-            low = linear(linear(dropout(x, self.drop.p), update.A), update.B)
-            index = starts.index(update.rows.start)
-            outputs[index] = outputs[index] + update.scale * low
+    def _with_dropout(self, x: torch.Tensor, p: float) -> torch.Tensor:
+        updates = {id(update.frozen): update for update in self.updates}
+        outputs = []
+        for base in self._frozen:
+            y, update = linear(x, base.weight, base.bias), updates.get(id(base.weight))
+            if update is not None:
+                y = y + update.scale * linear(linear(dropout(x, p), update.A), update.B)
+            outputs.append(y)
         return torch.cat(outputs, dim=-1)
 
 
-def _base(module: Any) -> nn.Linear:
-    base = getattr(module, "base_layer", module)
-    assert isinstance(base, nn.Linear)  # noqa: S101 - narrows the type for mypy
-    return base
+def _base(module: nn.Module) -> nn.Linear:
+    base: Any = getattr(module, "base_layer", module)
+    linear_module: nn.Linear = base
+    return linear_module
 
 
 def compute_dtype(x: torch.Tensor) -> torch.dtype:
@@ -123,16 +127,27 @@ def compute_dtype(x: torch.Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
+class _Context(FunctionCtx):
+    """What the backward pass is left with."""
+
+    projection: Projection
+    dtype: torch.dtype
+    input_dtype: torch.dtype
+    residual_dtype: torch.dtype | None
+    needs_input_grad: tuple[bool, ...]
+    saved_tensors: tuple[torch.Tensor, ...]
+
+
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, x: torch.Tensor, residual: torch.Tensor | None, projection: Projection, *parameters: nn.Parameter
+    def forward(
+        ctx: _Context, x: torch.Tensor, residual: torch.Tensor | None, projection: Projection, *parameters: nn.Parameter
     ) -> torch.Tensor:
         dtype = compute_dtype(x)
         ctx.input_dtype, ctx.projection, ctx.dtype = x.dtype, projection, dtype
         ctx.residual_dtype = None if residual is None else residual.dtype
         x = x.to(dtype)
-        weight, bias = projection.weight(dtype), projection.bias(dtype)
+        weight, bias = projection.weight, projection.bias(dtype)
         ctx.save_for_backward(*((x, *parameters) if parameters else ()))
         with torch.autocast(x.device.type, enabled=False):
             if residual is None:
@@ -141,16 +156,16 @@ class _Product(torch.autograd.Function):
             return y if bias is None else y.add_(bias)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: _Context, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = gradients
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = torch.mm(gradient, ctx.projection.weight(ctx.dtype)).to(ctx.input_dtype)
+            dx = torch.mm(gradient, ctx.projection.weight).to(ctx.input_dtype)
         residual = gradient.to(ctx.residual_dtype) if ctx.needs_input_grad[1] else None
         return (dx, residual, None, *_update_gradients(ctx, gradient))
 
 
-def _update_gradients(ctx: Any, gradient: torch.Tensor) -> list[torch.Tensor]:
+def _update_gradients(ctx: _Context, gradient: torch.Tensor) -> list[torch.Tensor]:
     if not ctx.saved_tensors:
         return []
     x = ctx.saved_tensors[0]
