@@ -73,7 +73,12 @@ def _swap_folder(staged: Path, path: Path) -> None:
     _remove(old)
     if path.exists():
         path.rename(old)
-    staged.rename(path)
+    try:
+        staged.rename(path)
+    except OSError:
+        if old.exists():
+            old.rename(path)
+        raise
     _remove(old)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +10,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
+from newslora.config import RunConfig
 from newslora.data.batches import Batch
+from newslora.data.encoding import Encoded
 from newslora.model.backbone import quiet_transformers
+from newslora.model.classifier import NewsModel, build_model
 from newslora.model.families import FAMILIES
 
 WIDTH, LAYERS, HEADS, INNER, VOCABULARY = 32, 3, 4, 64, 120
@@ -62,8 +66,10 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
             torch.manual_seed(list(FAMILIES).index(kind))
             with quiet_transformers():
                 model = AutoModel.from_config(tiny_config(kind))
-                for parameter in model.parameters():  # away from the all but linear start, where errors hide
-                    torch.nn.init.normal_(parameter, std=0.2)
+                for name, parameter in model.named_parameters():
+                    # Away from the all but linear start, where errors hide; norms about 1, or all articles look alike.
+                    gain = "norm" in name.lower() and name.endswith("weight")
+                    torch.nn.init.normal_(parameter, mean=float(gain), std=0.2)
                 model.save_pretrained(folder)
                 tiny_tokenizer(kind).save_pretrained(folder)
             made[kind] = folder
@@ -79,3 +85,19 @@ def ragged_batch(lengths: list[int], seed: int = 0) -> Batch:
     ids = torch.from_numpy(generator.integers(5, VOCABULARY, sum(ordered)))
     labels = torch.from_numpy(generator.integers(0, 3, len(ordered)))
     return Batch(ids, tuple(ordered), tuple(range(len(ordered))), labels)
+
+
+def ragged_articles(lengths: list[int], seed: int = 0) -> Encoded:
+    """Return random tokens in articles of the given lengths, in the given order."""
+    ids = np.random.default_rng(seed).integers(5, VOCABULARY, sum(lengths), dtype=np.int32)
+    return Encoded(ids, np.cumsum([0, *lengths]))
+
+
+def random_model(backbone: Path, names: tuple[str, ...] = ("a", "b", "c"), **sections: dict[str, Any]) -> NewsModel:
+    """Build a model in evaluation mode whose every trainable parameter is away from its start."""
+    sections["model"] = {"backbone": str(backbone)} | sections.get("model", {})
+    model = build_model(RunConfig.from_dict(sections), names).eval()
+    with torch.no_grad():
+        for parameter in model.trainable_parameters():
+            parameter.normal_(std=0.2)
+    return model

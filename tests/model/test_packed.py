@@ -38,14 +38,15 @@ def gradients(model: NewsModel, run: Callable[..., torch.Tensor], lengths: list[
 def test_logits_and_every_gradient_equal_the_padded_pass(
     kind: str, lora: dict[str, str], tiny_backbone: Callable[[str], Path]
 ) -> None:
-    model = model_of(tiny_backbone(kind), **lora)
+    model = model_of(tiny_backbone(kind), **lora).double()
     packed, packed_gradients = gradients(model, model, RAGGED)
     padded, padded_gradients = gradients(model, model._padded, RAGGED)
-    torch.testing.assert_close(packed, padded, rtol=1e-5, atol=1e-5)
+    assert padded.std(dim=0).min() > 0.05  # articles do differ
+    torch.testing.assert_close(packed, padded, rtol=1e-9, atol=1e-10)
     trainable = {n for n, p in model.named_parameters() if p.requires_grad}
     assert set(packed_gradients) == set(padded_gradients) == trainable
     for name in trainable:
-        torch.testing.assert_close(packed_gradients[name], padded_gradients[name], rtol=1e-5, atol=1e-5, msg=name)
+        torch.testing.assert_close(packed_gradients[name], padded_gradients[name], rtol=1e-7, atol=1e-9, msg=name)
 
 
 @pytest.mark.parametrize("kind", PACKED)

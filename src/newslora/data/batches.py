@@ -1,6 +1,6 @@
 """Batches: which articles share a step, and their tokens back to back without padding."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,30 +25,42 @@ class Batch:
         lengths: Tokens of each article, in order; they sum to ``tokens``.
         rows: Position of each article in its split.
         labels: int64 [articles], or None where labels are unknown.
+        prefix: float32 [tokens, width], the output of the frozen layers where it was computed before, or None.
     """
 
     input_ids: torch.Tensor
     lengths: tuple[int, ...]
     rows: tuple[int, ...]
     labels: torch.Tensor | None = None
+    prefix: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch with its tensors on ``device`` (asynchronously from pinned memory)."""
-        labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
-        return replace(self, input_ids=self.input_ids.to(device, non_blocking=True), labels=labels)
+        moved = {
+            name: tensor.to(device, non_blocking=True)
+            for name in ("input_ids", "labels", "prefix")
+            if (tensor := getattr(self, name)) is not None
+        }
+        return replace(self, **moved)
 
     def starts(self) -> list[int]:
         """Return the position of each article's first token in ``input_ids``."""
         return [0, *np.cumsum(self.lengths[:-1]).tolist()] if self.lengths else []
 
 
-def make_batch(encoded: Encoded, rows: Iterable[int], labels: Sequence[int] | None = None) -> Batch:
+def make_batch(
+    encoded: Encoded,
+    rows: Iterable[int],
+    labels: Sequence[int] | None = None,
+    prefix: Callable[[Sequence[int]], torch.Tensor] | None = None,
+) -> Batch:
     """Concatenate the tokens of ``rows``, longest article first (equal lengths keep their order).
 
     Args:
         encoded: The split's tokens.
         rows: Positions in the split.
         labels: The split's label of every article, by position.
+        prefix: Gives the frozen layers' output for rows, where it was computed before.
     """
     lengths = encoded.lengths
     order = sorted((int(row) for row in rows), key=lambda row: -int(lengths[row]))
@@ -58,6 +70,7 @@ def make_batch(encoded: Encoded, rows: Iterable[int], labels: Sequence[int] | No
         lengths=tuple(int(lengths[row]) for row in order),
         rows=tuple(order),
         labels=None if labels is None else torch.tensor([labels[row] for row in order]),
+        prefix=None if prefix is None else prefix(order),
     )
 
 

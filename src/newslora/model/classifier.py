@@ -76,7 +76,26 @@ class NewsModel(nn.Module):
         """Return logits [articles, labels], in the batch's order."""
         if self.encoder is None:
             return self._padded(batch)
-        return self.head(self.encoder(batch))
+        if batch.prefix is None:
+            return self.head(self.encoder(batch))
+        return self.head(self.encoder.layers_from(batch.prefix, batch, self.first_layer))
+
+    @property
+    def first_layer(self) -> int:
+        """The lowest layer with LoRA, counted from 0; those below it are frozen for good."""
+        layers: Any = self.plain.get_submodule(self.family.layers)
+        adapted = (i for i, layer in enumerate(layers) if any(p.requires_grad for p in layer.parameters()))
+        return next(adapted, len(layers))
+
+    def below(self, batch: Batch) -> torch.Tensor:
+        """Return what the frozen layers below the first LoRA layer make of a batch: [tokens, width].
+
+        Raises:
+            RuntimeError: The model runs padded.
+        """
+        if self.encoder is None:
+            raise RuntimeError("the padded pass has no frozen prefix")
+        return self.encoder.layers_from(self.encoder.embed(batch), batch, 0, self.first_layer)
 
     def head(self, first: torch.Tensor) -> torch.Tensor:
         """Return logits [articles, labels] for the last layer's first tokens [articles, width]."""
@@ -213,11 +232,11 @@ def _encoder(model: PreTrainedModel, family: Family) -> PackedEncoder | ModernBe
 
 
 def _check_length(config: PreTrainedConfig, length: int) -> None:
-    most = getattr(config, "max_position_embeddings", None)
+    rows = getattr(config, "max_position_embeddings", None)
     # RoBERTa's table has two rows more than it has positions.
-    offset = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "mpnet") else 0
-    if most is not None and length > most - offset:
-        raise NewsloraError(f"data.max_length: {length} exceeds this backbone's {most - offset} positions; give no more")
+    most = rows - config.pad_token_id - 1 if config.model_type in ("roberta", "xlm-roberta", "mpnet") else rows
+    if most is not None and length > most:
+        raise NewsloraError(f"data.max_length: {length} exceeds this backbone's {most} positions; give no more")
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from transformers.activations import ACT2FN
 from newslora.data.batches import Batch
 from newslora.model.attention import attend, attend_first
 from newslora.model.families import Family
+from newslora.model.feed_forward import feed_forward
 from newslora.model.projection import Projection
 
 
@@ -45,7 +46,8 @@ class PostNormLayer:
         self.attention_norm = layer.get_submodule(family.attention_norm)
         self.output_norm = layer.get_submodule(family.output_norm)
         self.heads: int = config.num_attention_heads
-        self.activation = ACT2FN[getattr(config, "hidden_act", None) or config.activation]
+        name = getattr(config, "hidden_act", None) or config.activation
+        self.activation, self.exact = ACT2FN[name], name == "gelu"
         # DistilBERT has its own names for the two probabilities.
         self.hidden_dropout = float(getattr(config, "hidden_dropout_prob", getattr(config, "dropout", 0.0)))
         self.attention_dropout = float(
@@ -61,8 +63,9 @@ class PostNormLayer:
         else:
             context = attend(self.joint(x), lengths, self.heads, dropout=attention_dropout)
         x = self.attention_norm(self._add(self.output, context, x, training))
-        x = self.output_norm(self._add(self.down, self.activation(self.up(x)), x, training))
-        return x
+        if training and self.hidden_dropout:
+            return self.output_norm(self._add(self.down, self.activation(self.up(x)), x, training))
+        return self.output_norm(feed_forward(x, self.up, self.down, self.activation, self.exact))
 
     def _add(self, projection: Projection, x: torch.Tensor, residual: torch.Tensor, training: bool) -> torch.Tensor:
         if training and self.hidden_dropout:

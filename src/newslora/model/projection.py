@@ -56,6 +56,11 @@ class Projection:
         self.drop = drop if isinstance(drop, nn.Dropout) else None
 
     @property
+    def drops(self) -> bool:
+        """Whether the low-rank branch drops inputs at present, so that it cannot be folded."""
+        return self.drop is not None and self.drop.training and self.drop.p > 0
+
+    @property
     def parameters(self) -> list[nn.Parameter]:
         """The trainable matrices, A and B of each update in turn."""
         return [matrix for update in self.updates for matrix in (update.A, update.B)]
@@ -97,7 +102,7 @@ class Projection:
 
     def __call__(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """Return the modules' outputs [tokens, out] for inputs [tokens, in], plus ``residual`` if given."""
-        if self.drop is not None and self.drop.training:
+        if self.drop is not None and self.drops:
             y = self._with_dropout(x, self.drop.p)
             return y if residual is None else y + residual
         self.refresh(compute_dtype(x), training=torch.is_grad_enabled() and bool(self.updates))
@@ -168,12 +173,24 @@ class _Product(torch.autograd.Function):
 def _update_gradients(ctx: _Context, gradient: torch.Tensor) -> list[torch.Tensor]:
     if not ctx.saved_tensors:
         return []
-    x = ctx.saved_tensors[0]
-    results = []
-    for update in ctx.projection.updates:
+    grads = [torch.zeros_like(parameter) for parameter in ctx.projection.parameters]
+    add_update_gradients(ctx.projection, ctx.saved_tensors[0], gradient, grads)
+    return grads
+
+
+def add_update_gradients(
+    projection: Projection, x: torch.Tensor, gradient: torch.Tensor, grads: list[torch.Tensor]
+) -> None:
+    """Add the gradients of each update's A and B, in turn, to ``grads``.
+
+    Args:
+        projection: The modules.
+        x: Their input [tokens, in].
+        gradient: Gradient of their joint output [tokens, out].
+        grads: Of the shapes of ``projection.parameters``.
+    """
+    for update, d_a, d_b in zip(projection.updates, grads[::2], grads[1::2], strict=True):
         part = gradient[:, update.rows]
-        a, b = update.A.to(ctx.dtype), update.B.to(ctx.dtype)
-        db = torch.mm(part.t(), torch.mm(x, a.t()))
-        da = torch.mm(torch.mm(part, b).t(), x)
-        results += [da.mul_(update.scale).to(update.A.dtype), db.mul_(update.scale).to(update.B.dtype)]
-    return results
+        a, b = update.A.to(x.dtype), update.B.to(x.dtype)
+        d_b.add_(torch.mm(part.t(), torch.mm(x, a.t())), alpha=update.scale)
+        d_a.add_(torch.mm(torch.mm(part, b).t(), x), alpha=update.scale)

@@ -13,6 +13,7 @@ from newslora.data.prepare import Prepared
 from newslora.errors import NewsloraError
 from newslora.files import writing
 from newslora.model.classifier import NewsModel
+from newslora.model.prefix import build_prefix
 from newslora.training.engine import resolve_precision, start_accelerator, start_trackers, stop_trackers
 from newslora.training.interrupt import Interrupt
 from newslora.training.objective import l2_term
@@ -87,7 +88,10 @@ class _Training:
         self.rate = learning_rate(config.train, self.total)
         self.tally = Tally(data.train)
         self.parameters = model.trainable_parameters()
-        self.stepper = Stepper(accelerator, model, build_optimizer(self.parameters, config.train), config.train, data)
+        cached = config.train.prefix_cache
+        self.prefixes = [build_prefix(model, s.encoded) if cached else None for s in (data.train, data.validation)]
+        optimizer = build_optimizer(self.parameters, config.train)
+        self.stepper = Stepper(accelerator, model, optimizer, config.train, data, self.prefixes[0])
 
     def run(self, run: RunFolder, report: Report, resume: bool) -> FitResult:
         self.report = report
@@ -128,8 +132,9 @@ class _Training:
         self.clock = time.perf_counter()
         for batches in steps[self.state.done :]:
             self._step(batches, len(steps))
-        row = self._row(validate(self.model, self.data.validation, len(self.data.names), self.accelerator, self._pause))
-        self._close_epoch(row)
+        rows, classes = self.data.validation, len(self.data.names)
+        figures = validate(self.model, rows, classes, self.accelerator, self._pause, self.prefixes[1])
+        self._close_epoch(self._row(figures))
 
     def _step(self, batches: list[Rows], in_epoch: int) -> None:
         state = self.state
@@ -222,6 +227,9 @@ class _Training:
     def _finish(self) -> FitResult:
         best = self.state.best
         assert best is not None  # noqa: S101 - at least one epoch was trained
+        for prefix in self.prefixes:
+            if prefix is not None:
+                prefix.discard()
         load_trainable(self.model, self.recorder.best)
         self.model.eval()
         if self.accelerator.is_main_process:

@@ -12,6 +12,7 @@ from newslora.config import TrainConfig
 from newslora.data.batches import make_batch
 from newslora.data.prepare import Prepared
 from newslora.model.classifier import NewsModel
+from newslora.model.prefix import Prefix
 from newslora.training.objective import Objective, add_l2_gradient
 
 Rows = npt.NDArray[np.int64]
@@ -47,7 +48,9 @@ class Stepper:
         optimizer: torch.optim.Optimizer,
         config: TrainConfig,
         data: Prepared,
+        prefix: Prefix | None = None,
     ) -> None:
+        self.prefix = prefix
         self.accelerator, self.model, self.optimizer, self.config = accelerator, model, optimizer, config
         self.split = data.train
         self.parameters = model.trainable_parameters()
@@ -74,7 +77,7 @@ class Stepper:
     def _backward(self, rows: Rows, mass: float) -> Tensor:
         if not len(rows):
             return torch.zeros(2, device=self.accelerator.device)
-        batch = make_batch(self.split.encoded, rows.tolist(), self.split.labels).to(self.accelerator.device)
+        batch = make_batch(self.split.encoded, rows.tolist(), self.split.labels, self.prefix).to(self.accelerator.device)
         assert batch.labels is not None  # noqa: S101 - narrows the type for mypy
         with self.accelerator.autocast():
             logits = self.model(batch)

@@ -10,11 +10,17 @@ from torch.nn import functional
 
 from newslora.data.batches import evaluation_batches, make_batch
 from newslora.data.prepare import Split
+from newslora.model.prefix import Prefix
 from newslora.training.progress import Row
 
 
 def validate(
-    model: nn.Module, split: Split, classes: int, accelerator: Accelerator, between: Callable[[], None]
+    model: nn.Module,
+    split: Split,
+    classes: int,
+    accelerator: Accelerator,
+    between: Callable[[], None],
+    prefix: Prefix | None = None,
 ) -> Row:
     """Return ``val_loss``, ``val_accuracy`` and ``val_macro_f1``.
 
@@ -27,8 +33,9 @@ def validate(
         classes: Number of classes.
         accelerator: Gives the device and this process's share.
         between: Called after every batch; may raise to leave.
+        prefix: The frozen layers' output for the rows, where it was computed before.
     """
-    logits = accelerator.reduce(_own_logits(model, split, classes, accelerator, between), "sum").cpu()
+    logits = accelerator.reduce(_own_logits(model, split, classes, accelerator, between, prefix), "sum").cpu()
     labels = torch.tensor(split.labels)
     guesses = logits.argmax(dim=-1).numpy()
     return {
@@ -42,14 +49,19 @@ def validate(
 
 @torch.no_grad()
 def _own_logits(
-    model: nn.Module, split: Split, classes: int, accelerator: Accelerator, between: Callable[[], None]
+    model: nn.Module,
+    split: Split,
+    classes: int,
+    accelerator: Accelerator,
+    between: Callable[[], None],
+    prefix: Prefix | None,
 ) -> Tensor:
     # Every row is in one process's share and zero in the others': their sum is each row's logits, bit for bit.
     model.eval()
     logits = torch.zeros(len(split.labels), classes, device=accelerator.device)
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     for rows in evaluation_batches(split.encoded.lengths)[share]:
-        batch = make_batch(split.encoded, rows).to(accelerator.device)
+        batch = make_batch(split.encoded, rows, prefix=prefix).to(accelerator.device)
         with accelerator.autocast():
             logits[list(batch.rows)] = model(batch).float()
         between()

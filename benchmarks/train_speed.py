@@ -1,0 +1,280 @@
+"""How fast newslora trains beside transformers' Trainer with peft: same rows, backbone, rank, batch size and precision.
+
+Run on a quiet machine:
+
+    python benchmarks/train_speed.py --data TRAIN.csv --backbone minilm --output train_speed-minilm
+
+Each variant trains in a process of its own, in turn, ``--repeats`` times over. A process trains two epochs on the same
+articles and the second is timed. The table shows medians; OUTPUT.json and OUTPUT.png hold the same figures.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+BATCH, RANK, ALPHA, LENGTH = 32, 8, 16, 128
+SHAPE = "roberta-base-shape"
+
+
+def articles(options: argparse.Namespace) -> Any:
+    """Return the labelled, encoded articles that every variant trains on."""
+    from newslora.config import RunConfig
+    from newslora.data.prepare import prepare
+    from newslora.model.backbone import load_tokenizer
+
+    # The random roberta-base has no tokenizer of its own; MiniLM's gives ids and lengths of the same kind.
+    settings = {"train": options.data, "limit": options.rows, "max_length": LENGTH}
+    return prepare(RunConfig.from_dict({"data": settings}).data, load_tokenizer("minilm"), seed=0)
+
+
+def backbone_folder(name: str, folder: Path) -> str:
+    """Return what both sides load: the real MiniLM, or roberta-base's shape with random weights."""
+    from newslora.model import backbone
+
+    if name != SHAPE:
+        return backbone.locate(name)
+    import torch
+    from transformers import AutoModel
+
+    torch.manual_seed(0)
+    with backbone.quiet_transformers():
+        AutoModel.from_config(backbone.load_config("roberta-base")).save_pretrained(folder)
+        backbone.load_tokenizer("minilm").save_pretrained(folder)
+    return str(folder)
+
+
+def newslora(options: argparse.Namespace, *, targets: str = "query,value", layers: str | None = None) -> dict[str, float]:
+    """Train with newslora's own loop and read the epoch's time from its metrics."""
+    from newslora.config import RunConfig
+    from newslora.model.classifier import build_model
+    from newslora.model.memory import keep_memory
+    from newslora.training.loop import fit
+    from newslora.training.run_folder import RunFolder
+
+    keep_memory()
+    data = articles(options)
+    lora = {"r": RANK, "alpha": ALPHA, "targets": targets, "layers": layers}
+    config = RunConfig.from_dict(
+        {
+            "model": {"backbone": options.folder, "head": "full"},
+            "lora": lora,
+            "train": {"epochs": 2, "batch_size": BATCH, "lr": 2e-4, "warm_head": False},
+        }
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder.create(Path(folder) / "run", config)
+        model = build_model(config, data.names)
+        fit(config, data, model, run, lambda _: None)
+        seconds = run.metrics()[-1]["seconds"]
+    result = {"seconds": seconds, **_sizes(data)}
+    return result | {"flops": executed_flops(model, config, data)} if layers is None else result
+
+
+def executed_flops(model: Any, config: Any, data: Any) -> float:
+    """Count the arithmetic of the linear layers' products that one epoch executes, forward and backward."""
+    from torch.nn.functional import cross_entropy
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from newslora.data.batches import make_batch
+    from newslora.training.plan import StepPlan
+
+    total = 0
+    model.train()
+    for [rows] in StepPlan(config.train, data.train.encoded.lengths, 1).steps(1)[:4]:
+        batch = make_batch(data.train.encoded, rows, data.train.labels)
+        with FlopCounterMode(display=False) as counter:
+            cross_entropy(model(batch), batch.labels).backward()
+        counts = {str(op): flops for op, flops in counter.get_flop_counts()["Global"].items()}
+        total += sum(counts.get(op, 0) for op in ("aten.mm", "aten.addmm")) / len(batch.input_ids)
+    return total / 4 * _sizes(data)["tokens"]
+
+
+def trainer(options: argparse.Namespace, *, padding: str, sampling: str, dropout: bool) -> dict[str, float]:
+    """Train with transformers' Trainer on peft's model, as their documentation shows."""
+    import peft
+    from transformers import (
+        AutoModelForSequenceClassification,
+        DataCollatorWithPadding,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
+
+    data = articles(options)
+    off = {} if dropout else {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = AutoModelForSequenceClassification.from_pretrained(options.folder, num_labels=len(data.names), **off)
+    lora = peft.LoraConfig(
+        task_type="SEQ_CLS", r=RANK, lora_alpha=ALPHA, target_modules=["query", "value"], modules_to_save=["pooler"]
+    )
+    epochs: list[float] = []
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_epoch_begin(self, *_: Any, **__: Any) -> None:
+            self.start = time.perf_counter()
+
+        def on_epoch_end(self, *_: Any, **__: Any) -> None:
+            epochs.append(time.perf_counter() - self.start)
+
+    from newslora.model.backbone import load_tokenizer
+
+    tokenizer = load_tokenizer("minilm")
+    collator = DataCollatorWithPadding(tokenizer, padding=padding, max_length=LENGTH)
+    encoded, rows = data.train.encoded, []
+    for row, label in enumerate(data.train.labels):
+        ids = encoded.ids[encoded.offsets[row] : encoded.offsets[row + 1]].tolist()
+        rows.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": label, "length": len(ids)})
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            num_train_epochs=2,
+            per_device_train_batch_size=BATCH,
+            learning_rate=2e-4,
+            train_sampling_strategy=sampling,
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            use_cpu=True,
+        )
+        runner = Trainer(peft.get_peft_model(model, lora), arguments, collator, rows, callbacks=[Clock()])
+        runner.train()
+    return {"seconds": epochs[-1], **_sizes(data)}
+
+
+def matrix_product(options: argparse.Namespace) -> dict[str, float]:
+    """Measure the bare matrix product's rate on the feed-forward network's shape at a batch's tokens."""
+    import torch
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(options.folder)
+    x, w = torch.randn(BATCH * 52, config.hidden_size), torch.randn(config.intermediate_size, config.hidden_size)
+    times = []
+    for _ in range(60):
+        start = time.perf_counter()
+        torch.mm(x, w.t())
+        times.append(time.perf_counter() - start)
+    return {"gflops": 2 * x.numel() * len(w) / statistics.median(times[10:]) / 1e9}
+
+
+Variant = Callable[[argparse.Namespace], dict[str, float]]
+_PEERS = {
+    "a: Trainer+peft, padded to 128": ("max_length", "random"),
+    "b: Trainer+peft, dynamic padding": ("longest", "random"),
+    "c: Trainer+peft, group_by_length": ("longest", "group_by_length"),
+}
+
+
+def variants() -> dict[str, Variant]:
+    """Return what is measured, by name."""
+    made: dict[str, Variant] = {"matrix product": matrix_product, "newslora": newslora}
+    made["newslora, upper half + prefix cache"] = lambda o: newslora(o, layers=o.upper)
+    for name, (padding, sampling) in _PEERS.items():
+        for dropout in (True, False):
+            label = name if dropout else f"{name}, no dropout"
+            made[label] = lambda o, p=padding, s=sampling, d=dropout: trainer(o, padding=p, sampling=s, dropout=d)  # type: ignore[misc]
+    return made
+
+
+def _sizes(data: Any) -> dict[str, float]:
+    return {"samples": len(data.train.labels), "tokens": int(data.train.encoded.lengths.sum())}
+
+
+def work(options: argparse.Namespace) -> None:
+    """Measure one variant in this process and print it as JSON."""
+    from newslora.model.backbone import quiet_transformers
+
+    with quiet_transformers():
+        result = variants()[options.worker](options)
+    result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps(result))
+
+
+def run_one(name: str, options: argparse.Namespace) -> dict[str, float]:
+    """Measure one variant in a process of its own."""
+    command = [sys.executable, "-W", "ignore", __file__, "--worker", name, "--folder", options.folder]
+    for key in ("data", "backbone", "rows", "upper"):
+        command += [f"--{key}", str(getattr(options, key))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stderr}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def report(results: dict[str, list[dict[str, float]]], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return a row of medians for each variant, printed as a Markdown table."""
+    rate = statistics.median(r["gflops"] for r in results.pop("matrix product"))
+    rows = []
+    for name, runs in results.items():
+        seconds = statistics.median(r["seconds"] for r in runs)
+        row = {"variant": name, "samples_per_second": runs[0]["samples"] / seconds}
+        row["useful_tokens_per_second"] = runs[0]["tokens"] / seconds
+        row["peak_mb"] = statistics.median(r["peak_mb"] for r in runs)
+        if "flops" in runs[0]:
+            row["linear_gflops"] = runs[0]["flops"] / seconds / 1e9
+            row["share_of_matrix_rate"] = row["linear_gflops"] / rate
+        rows.append(row)
+    ours = rows[0]["samples_per_second"]
+    print(f"\n{options.backbone}: bare matrix product {rate:.0f} GFLOP/s, {options.repeats} runs each, medians\n")
+    print("| variant | articles/s | newslora is | useful tokens/s | peak MB | linear GFLOP/s (share of bare) |")
+    print("|---|---:|---:|---:|---:|---:|")
+    for row in rows:
+        share = f"{row['linear_gflops']:.0f} ({row['share_of_matrix_rate']:.0%})" if "linear_gflops" in row else ""
+        print(
+            f"| {row['variant']} | {row['samples_per_second']:.1f} | {ours / row['samples_per_second']:.2f}× "
+            f"| {row['useful_tokens_per_second']:.0f} | {row['peak_mb']:.0f} | {share} |"
+        )
+    return [{"matrix_gflops": rate}, *rows]
+
+
+def draw(rows: list[dict[str, Any]], title: str, file: Path) -> None:
+    """Draw the variants' rates as bars."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh([row["variant"] for row in rows], [row["samples_per_second"] for row in rows], color="#0072B2")
+    axes.bar_label(bars, fmt="%.1f", padding=3)
+    axes.invert_yaxis()
+    axes.set(xlabel="training rate (articles per second)", title=title)
+    figure.savefig(file, dpi=150)
+
+
+def main() -> None:
+    """Measure every variant in turn."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="sample", help="labelled table to train on (default: the packaged sample)")
+    parser.add_argument("--backbone", default="minilm", choices=("minilm", SHAPE))
+    parser.add_argument("--rows", type=int, default=640, help="training articles")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--upper", default="3-5", help="layers of the upper half, for the prefix cache")
+    parser.add_argument("--only", nargs="*", default=[], help="variants to measure, by the start of their names")
+    parser.add_argument("--output", default="train_speed", help="name of the JSON and PNG files, without ending")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        work(options)
+        return
+    wanted = [n for n in variants() if not options.only or n == "matrix product" or n.startswith(tuple(options.only))]
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in wanted}
+    with tempfile.TemporaryDirectory() as folder:
+        options.folder = backbone_folder(options.backbone, Path(folder))
+        for _ in range(options.repeats):
+            for name in wanted:
+                results[name].append(run_one(name, options))
+                print(name, results[name][-1], flush=True)
+    rows = report(results, options)
+    Path(f"{options.output}.json").write_text(json.dumps({"options": vars(options), "rows": rows}, indent=2) + "\n")
+    draw(rows[1:], f"{options.backbone}, LoRA r={RANK} on query and value, batch {BATCH}", Path(f"{options.output}.png"))
+
+
+if __name__ == "__main__":
+    main()
