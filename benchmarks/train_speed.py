@@ -51,7 +51,9 @@ def backbone_folder(name: str, folder: Path) -> str:
     return str(folder)
 
 
-def newslora(options: argparse.Namespace, *, targets: str = "query,value", layers: str | None = None) -> dict[str, float]:
+def newslora(
+    options: argparse.Namespace, *, targets: str = "query,value", layers: str | None = None
+) -> dict[str, float]:
     """Train with newslora's own loop and read the epoch's time from its metrics."""
     from newslora.config import RunConfig
     from newslora.model.classifier import build_model
@@ -273,7 +275,9 @@ def main() -> None:
                 print(name, results[name][-1], flush=True)
     rows = report(results, options)
     Path(f"{options.output}.json").write_text(json.dumps({"options": vars(options), "rows": rows}, indent=2) + "\n")
-    draw(rows[1:], f"{options.backbone}, LoRA r={RANK} on query and value, batch {BATCH}", Path(f"{options.output}.png"))
+    draw(
+        rows[1:], f"{options.backbone}, LoRA r={RANK} on query and value, batch {BATCH}", Path(f"{options.output}.png")
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 __all__ = ["NewsClassifier", "NewsloraError", "RunConfig", "train"]
 __version__ = "0.1.0"
 
-_HOME = {"NewsClassifier": "newslora.inference.classifier", "RunConfig": "newslora.config", "train": "newslora.workflow"}
+_HOME = {
+    "NewsClassifier": "newslora.inference.classifier",
+    "RunConfig": "newslora.config",
+    "train": "newslora.workflow",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from newslora.config import RunConfig
 from newslora.data.prepare import Prepared, prepare
 from newslora.errors import NewsloraError
@@ -41,9 +43,7 @@ class Built:
 Report = Callable[[Event | Prepared | Built], None]
 
 
-def train(
-    config: RunConfig, output: str | Path, *, resume: bool = False, report: Report = lambda _: None
-) -> RunFolder:
+def train(config: RunConfig, output: str | Path, *, resume: bool = False, report: Report = lambda _: None) -> RunFolder:
     """Fine-tune a classifier and write a complete run folder.
 
     Args:
@@ -82,7 +82,8 @@ def finish(run: RunFolder, data: Prepared, model: NewsModel) -> None:
         data: What it was trained on.
         model: The model, holding the best epoch's weights.
     """
-    calibrate(run.adapter, predict_logits(model, data.validation.encoded), data.validation.labels)
+    logits = predict_logits(model, data.validation.encoded)
+    calibrate(run.adapter, logits, np.array(data.validation.labels))
     if data.test is not None:
         logits = predict_logits(model, data.test.encoded)
         evaluate_logits(

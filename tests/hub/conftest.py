@@ -42,5 +42,8 @@ dataset_info:
 
 def rows(word: str, articles: int) -> bytes:
     """Return a CSV of articles whose words are their topic's own letters."""
-    lines = (f"{word} {chr(97 + row % 3) * 2} {chr(97 + row % 9)} {'abcdefghi'[row % 7 :]},{row % 3}" for row in range(articles))
+    lines = (
+        f"{word} {chr(97 + row % 3) * 2} {chr(97 + row % 9)} {'abcdefghi'[row % 7 :]},{row % 3}"
+        for row in range(articles)
+    )
     return "\n".join(["text,label", *lines, ""]).encode()

@@ -103,7 +103,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif file.endswith(_LARGE):
             digest = hashlib.sha256(files[file]).hexdigest()
             known |= {"X-Linked-Size": str(len(files[file])), "X-Linked-ETag": f'"{digest}"'}
-            self.answer(302, b"", known | {"Location": f"{self.hub.url.replace('127.0.0.1', 'localhost')}/store/{digest}"})
+            self.answer(
+                302, b"", known | {"Location": f"{self.hub.url.replace('127.0.0.1', 'localhost')}/store/{digest}"}
+            )
         else:
             self.send_body(files[file], known | {"ETag": f'"{_blob(files[file])}"'})
 

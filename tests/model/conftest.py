@@ -39,11 +39,16 @@ def tiny_config(kind: str) -> object:
         sizes |= {"max_position_embeddings": 160, "pad_token_id": 1}
     if kind == "deberta-v2":
         sizes |= {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16}
+        sizes["share_att_key"] = True  # as the published v3 models have it
     return AutoConfig.for_model(kind, vocab_size=VOCABULARY, **sizes)
 
 
 def tiny_tokenizer(kind: str) -> PreTrainedTokenizerFast:
-    specials = ["<s>", "<pad>", "</s>", "<unk>"] if kind in ("roberta", "xlm-roberta", "mpnet") else ["<pad>", "<unk>", "<s>", "</s>"]
+    specials = (
+        ["<s>", "<pad>", "</s>", "<unk>"]
+        if kind in ("roberta", "xlm-roberta", "mpnet")
+        else ["<pad>", "<unk>", "<s>", "</s>"]
+    )
     words = [*specials, *LETTERS, *(a + b for a in LETTERS[:9] for b in LETTERS[:9])]
     vocabulary = {word: i for i, word in enumerate(words)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

@@ -79,7 +79,9 @@ def test_the_saved_matrices_times_the_scaling_added_to_the_weights_by_hand_give_
     lora = {"r": 4, "alpha": 6, "scaling": scaling, "targets": "all-linear"}
     model = random_model(tiny_backbone("roberta"), NAMES, model={"head": head}, lora=lora)
     model.save_adapter(tmp_path)
-    tensors = {k.removeprefix("base_model.model."): v for k, v in load_file(tmp_path / "adapter_model.safetensors").items()}
+    tensors = {
+        k.removeprefix("base_model.model."): v for k, v in load_file(tmp_path / "adapter_model.safetensors").items()
+    }
     by_hand = plain(tiny_backbone("roberta"))
     weights, updated = dict(by_hand.named_parameters()), 0
     with torch.no_grad():
@@ -147,7 +149,12 @@ def test_each_head_mode_trains_just_its_part_of_the_head(
         "lora": {f"{output}.weight", f"{output}.bias", "weight.0.A", "weight.0.B"},
         "full": {f"{output}.weight", f"{output}.bias", f"{dense}.weight", f"{dense}.bias"},
     }[head]
-    assert {".".join(name.replace(".modules_to_save.default", "").split(".")[-len(end.split(".")) :]) for name in in_head for end in ends if name.replace(".modules_to_save.default", "").endswith(end)} == ends
+    assert {
+        ".".join(name.replace(".modules_to_save.default", "").split(".")[-len(end.split(".")) :])
+        for name in in_head
+        for end in ends
+        if name.replace(".modules_to_save.default", "").endswith(end)
+    } == ends
     assert len(in_head) == len(ends)
 
 

@@ -25,7 +25,9 @@ def model_of(backbone: Path, **lora: object) -> NewsModel:
     return model
 
 
-def gradients(model: NewsModel, run: Callable[..., torch.Tensor], lengths: list[int]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def gradients(
+    model: NewsModel, run: Callable[..., torch.Tensor], lengths: list[int]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     model.zero_grad(set_to_none=True)
     batch = ragged_batch(lengths)
     logits = run(batch)
@@ -61,7 +63,9 @@ def test_an_article_is_the_same_alone_and_in_company(kind: str, tiny_backbone: C
 
 
 @pytest.mark.parametrize("kind", PACKED)
-def test_with_dropout_the_mean_over_draws_approaches_the_pass_without(kind: str, tiny_backbone: Callable[[str], Path]) -> None:
+def test_with_dropout_the_mean_over_draws_approaches_the_pass_without(
+    kind: str, tiny_backbone: Callable[[str], Path]
+) -> None:
     settings = {
         "lora": {"r": 4, "dropout": 0.05},
         "model": {"backbone": str(tiny_backbone(kind)), "dropout": 0.02},

@@ -5,13 +5,16 @@ import json
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from newslora.cli import display
 from newslora.config import RunConfig, load_config
 from newslora.errors import NewsloraError
+
+if TYPE_CHECKING:
+    from newslora.inference.classifier import NewsClassifier
 
 HEADLINE = "Striker scores twice as the visitors win the cup final in extra time"
 
@@ -34,7 +37,9 @@ def plan(options: argparse.Namespace, settings: dict[str, str]) -> None:
     planner = Planner(load_backbone_config(options.model, options.revision), options.labels, options.model)
     plans = planner.plans(options.budget)
     if options.json:
-        _print_json({"model": options.model, "labels": options.labels, "budget": options.budget, "plans": as_rows(plans)})
+        _print_json(
+            {"model": options.model, "labels": options.labels, "budget": options.budget, "plans": as_rows(plans)}
+        )
     else:
         display.plans(Console(), plans, options)
 
@@ -86,7 +91,7 @@ def predict(options: argparse.Namespace, settings: dict[str, str]) -> None:
         display.answers(Console(), options.texts, answers)
 
 
-def _predict_file(classifier: Any, options: argparse.Namespace) -> None:
+def _predict_file(classifier: "NewsClassifier", options: argparse.Namespace) -> None:
     from newslora.inference.bulk import predict_file
 
     console = Console(stderr=True)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from newslora.data.prepare import Prepared
 from newslora.model.budget import Plan
-from newslora.training.progress import CheckpointSaved, EpochDone, Event, Started, StepDone
+from newslora.training.progress import EpochDone, Event, Started, StepDone
 from newslora.training.run_folder import RunFolder
 from newslora.workflow import Built
 
@@ -43,8 +43,6 @@ def training(console: Console) -> Iterator[Callable[[Message], None]]:
                 progress.update(
                     task, completed=message.step, total=message.steps, loss=f"{message.loss:.3f}", rate=rate
                 )
-            case CheckpointSaved():
-                pass
             case _:
                 _say(console, message)
 
@@ -53,16 +51,21 @@ def training(console: Console) -> Iterator[Callable[[Message], None]]:
 
 
 def _say(console: Console, message: Message) -> None:
-    text = {
-        Prepared: _prepared,
-        Built: _built,
-        Started: _started,
-        EpochDone: _epoch,
-    }[type(message)](message)
-    console.print(text, highlight=False)
+    match message:
+        case Prepared():
+            text = _prepared(message)
+        case Built():
+            text = _built(message)
+        case Started():
+            text = _started(message)
+        case EpochDone():
+            text = _epoch(message)
+        case _:
+            return
+    console.print(text, highlight=False, soft_wrap=True)
 
 
-def _prepared(data: Any) -> str:
+def _prepared(data: Prepared) -> str:
     dropped = sum(filtered["rows"] for filtered in data.report["filters"].values())
     test = f", {len(data.test.labels):,} test" if data.test else ""
     return (
@@ -71,7 +74,7 @@ def _prepared(data: Any) -> str:
     )
 
 
-def _built(built: Any) -> str:
+def _built(built: Built) -> str:
     counts = built.counts
     return (
         f"model: {built.backbone}, {counts.trainable:,} trainable of {counts.total:,} parameters "
@@ -79,13 +82,13 @@ def _built(built: Any) -> str:
     )
 
 
-def _started(started: Any) -> str:
+def _started(started: Started) -> str:
     since = f", resumed after step {started.step:,} from {started.checkpoint}" if started.checkpoint else ""
     damaged = f"; passed over damaged {', '.join(map(str, started.damaged))}" if started.damaged else ""
     return f"training: {started.steps:,} steps on {started.device} in {started.precision}{since}{damaged}"
 
 
-def _epoch(done: Any) -> str:
+def _epoch(done: EpochDone) -> str:
     row = done.metrics
     mark = "  best so far" if done.best else ""
     return (
@@ -112,7 +115,9 @@ def finished(console: Console, run: RunFolder, results: dict[str, Any] | None) -
     else:
         best = max(run.metrics(), key=lambda row: row["val_macro_f1"])
         console.print(f"validation accuracy {best['val_accuracy']:.4f} (no test table given)", highlight=False)
-    console.print(f"figures: {run.figures}\nmodel card: {run.card}\nadapter: {run.adapter}", highlight=False, soft_wrap=True)
+    console.print(
+        f"figures: {run.figures}\nmodel card: {run.card}\nadapter: {run.adapter}", highlight=False, soft_wrap=True
+    )
 
 
 def evaluation(console: Console, results: dict[str, Any], folder: Path) -> None:

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         options, settings = _parse(list(sys.argv[1:] if arguments is None else arguments))
-        import newslora.cli.commands as commands  # heavy: only once it is known what to run
+        from newslora.cli import commands  # heavy: only once it is known what to run
 
         status: int | None = getattr(commands, options.command.replace("-", "_"))(options, settings)
         return status or 0
@@ -46,7 +46,9 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     options, rest = parser.parse_known_args(arguments)
     if options.command == "train" or not rest:
         return options, _settings(rest)
-    raise NewsloraError(f"newslora {options.command}: unknown argument {rest[0]!r}; see newslora {options.command} --help")
+    raise NewsloraError(
+        f"newslora {options.command}: unknown argument {rest[0]!r}; see newslora {options.command} --help"
+    )
 
 
 def _settings(rest: list[str]) -> dict[str, str]:
@@ -83,7 +85,9 @@ Commands = argparse._SubParsersAction
 
 def _quickstart(commands: "Commands[_Parser]") -> None:
     command = commands.add_parser("quickstart", help="train, evaluate, draw and classify on what is packaged")
-    command.add_argument("--output", metavar="RUN", default="newslora-quickstart", help="run folder (default %(default)s)")
+    command.add_argument(
+        "--output", metavar="RUN", default="newslora-quickstart", help="run folder (default %(default)s)"
+    )
     command.add_argument("--json", action="store_true", help="print the evaluation as JSON")
 
 
@@ -91,7 +95,9 @@ def _plan(commands: "Commands[_Parser]") -> None:
     command = commands.add_parser("plan", help="list LoRA configurations that fit the budget, without weights")
     command.add_argument("--model", required=True, metavar="M", help="hub id, local folder or minilm")
     command.add_argument("--labels", required=True, type=_positive, metavar="K", help="number of labels")
-    command.add_argument("--budget", type=_positive, default=1_000_000, metavar="N", help="parameters (default 1,000,000)")
+    command.add_argument(
+        "--budget", type=_positive, default=1_000_000, metavar="N", help="parameters (default 1,000,000)"
+    )
     command.add_argument("--revision", metavar="R", help="revision of a hub model")
     command.add_argument("--json", action="store_true", help="print every configuration as JSON")
 

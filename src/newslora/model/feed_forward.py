@@ -6,9 +6,9 @@ other in cache. The activation's output is not kept for the backward pass, which
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
+from torch.autograd.function import FunctionCtx
 from torch.nn.functional import gelu
 
 from newslora.model.projection import Projection, add_update_gradients, compute_dtype
@@ -17,7 +17,12 @@ STRIP_BYTES = 1 << 21
 
 
 def feed_forward(
-    x: torch.Tensor, up: Projection, down: Projection, activation: Callable[[torch.Tensor], torch.Tensor], exact: bool
+    x: torch.Tensor,
+    up: Projection,
+    down: Projection,
+    activation: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    exact: bool,
 ) -> torch.Tensor:
     """Return ``x + down(activation(up(x)))``.
 
@@ -32,7 +37,7 @@ def feed_forward(
         [tokens, width].
     """
     plain = exact and x.device.type == "cpu" and compute_dtype(x) == x.dtype
-    if not plain or up.drops or down.drops or up.bias(x.dtype) is None or down.bias(x.dtype) is None:
+    if not plain or up.drops or down.drops:
         return down(activation(up(x)), x)
     training = torch.is_grad_enabled()
     for projection in (up, down):
@@ -41,16 +46,27 @@ def feed_forward(
     return result
 
 
+class _Context(FunctionCtx):
+    """What the backward pass is left with."""
+
+    up: Projection
+    down: Projection
+    needs_input_grad: tuple[bool, ...]
+    saved_tensors: tuple[torch.Tensor, ...]
+
+
 class _FeedForward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, up: Projection, down: Projection, *parameters: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: _Context, x: torch.Tensor, up: Projection, down: Projection, *parameters: torch.Tensor
+    ) -> torch.Tensor:
         ctx.up, ctx.down = up, down
         tracked = any(ctx.needs_input_grad)
         strips = list(_strips(x, up))
         inner, longest = up.weight.shape[0], strips[0].stop
         kept = x.new_empty(len(x) if tracked else longest, inner)
         active, y = x.new_empty(longest, inner), torch.empty_like(x)
-        up_bias, down_bias = up.bias(x.dtype), down.bias(x.dtype)
+        up_bias, down_bias = _bias(up, x), _bias(down, x)
         for strip in strips:
             size = strip.stop - strip.start
             hidden = kept[strip] if tracked else kept[:size]
@@ -62,7 +78,7 @@ class _FeedForward(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: _Context, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gradient, (x, hidden) = gradients[0].contiguous(), ctx.saved_tensors
         up, down = ctx.up, ctx.down
         grads = [torch.zeros_like(parameter) for parameter in (*up.parameters, *down.parameters)]
@@ -79,6 +95,11 @@ class _FeedForward(torch.autograd.Function):
             if dx is not None:
                 torch.addmm(gradient[strip], d_inner, up.weight, out=dx[strip])
         return (dx, None, None, *grads)
+
+
+def _bias(projection: Projection, x: torch.Tensor) -> torch.Tensor:
+    bias = projection.bias(x.dtype)
+    return x.new_zeros(projection.weight.shape[0]) if bias is None else bias
 
 
 def _strips(x: torch.Tensor, up: Projection) -> Iterator[slice]:

@@ -64,8 +64,11 @@ class PostNormLayer:
             context = attend(self.joint(x), lengths, self.heads, dropout=attention_dropout)
         x = self.attention_norm(self._add(self.output, context, x, training))
         if training and self.hidden_dropout:
-            return self.output_norm(self._add(self.down, self.activation(self.up(x)), x, training))
-        return self.output_norm(feed_forward(x, self.up, self.down, self.activation, self.exact))
+            x = self._add(self.down, self.activation(self.up(x)), x, training)
+        else:
+            x = feed_forward(x, self.up, self.down, self.activation, exact=self.exact)
+        normal: torch.Tensor = self.output_norm(x)
+        return normal
 
     def _add(self, projection: Projection, x: torch.Tensor, residual: torch.Tensor, training: bool) -> torch.Tensor:
         if training and self.hidden_dropout:

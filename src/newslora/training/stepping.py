@@ -77,7 +77,8 @@ class Stepper:
     def _backward(self, rows: Rows, mass: float) -> Tensor:
         if not len(rows):
             return torch.zeros(2, device=self.accelerator.device)
-        batch = make_batch(self.split.encoded, rows.tolist(), self.split.labels, self.prefix).to(self.accelerator.device)
+        batch = make_batch(self.split.encoded, rows.tolist(), self.split.labels, self.prefix)
+        batch = batch.to(self.accelerator.device)
         assert batch.labels is not None  # noqa: S101 - narrows the type for mypy
         with self.accelerator.autocast():
             logits = self.model(batch)
