@@ -1,7 +1,9 @@
-"""A hub with a small model and a small data set, two revisions each, and processes of their own to read them."""
+"""A hub with small models and a small data set, two revisions each, and processes of their own to read them."""
 
 import json
 import os
+import random
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,10 +18,11 @@ from transformers import AutoModel
 
 from newslora.model.backbone import quiet_transformers
 
-MODEL, PICKLED, CUSTOM, DATA = "newsroom/tiny-roberta", "newsroom/pickled", "newsroom/custom", "newsroom/briefs"
 NEW, OLD = "c0ffee" + "0" * 34, "01d" + "0" * 37
-TOPICS = ("Culture", "Health", "Travel")
-CARD = """---
+REFS = {"main": NEW, "v1": OLD}
+MODEL, PICKLED, CUSTOM, DATA = "newsroom/tiny-roberta", "newsroom/pickled", "newsroom/custom", "newsroom/briefs"
+TOPICS = ["Culture", "Health", "Travel"]
+CARD = b"""---
 configs:
 - config_name: default
   data_files:
@@ -40,10 +43,79 @@ dataset_info:
 """
 
 
-def rows(word: str, articles: int) -> bytes:
-    """Return a CSV of articles whose words are their topic's own letters."""
-    lines = (
-        f"{word} {chr(97 + row % 3) * 2} {chr(97 + row % 9)} {'abcdefghi'[row % 7 :]},{row % 3}"
-        for row in range(articles)
+def briefs(seed: int, count: int) -> list[str]:
+    """Return articles in words of the small tokenizer; row by row their topics follow each other."""
+    draw = random.Random(seed)
+    return [" ".join(f"{draw.choice('abc def ghi'.split()[row % 3])}{draw.choice('abcdefghi')}" for _ in range(8)) for row in range(count)]
+
+
+def table(texts: list[str]) -> bytes:
+    """Return a CSV file with a ``ClassLabel``'s codes."""
+    return "\n".join(["text,label", *(f"{text},{row % 3}" for row, text in enumerate(texts)), ""]).encode()
+
+
+def data_files(seed: int) -> Files:
+    """Return what a revision of the data set holds."""
+    tables = {"data/train.csv": briefs(seed, 90), "data/test.csv": briefs(seed + 1, 30), "letters.csv": briefs(seed + 2, 6)}
+    return {"README.md": CARD} | {path: table(texts) for path, texts in tables.items()}
+
+
+def model_files(folder: Path, seed: int) -> Files:
+    """Return what a revision of the model holds."""
+    torch.manual_seed(seed)
+    with quiet_transformers():
+        AutoModel.from_config(tiny_config("roberta")).save_pretrained(folder)
+        tiny_tokenizer("roberta").save_pretrained(folder)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def pickled(files: Files) -> Files:
+    """Return a model whose weights are a pickle."""
+    return {("pytorch_model.bin" if name.endswith(".safetensors") else name): body for name, body in files.items()}
+
+
+def custom(files: Files) -> Files:
+    """Return a model that brings code of its own, which leaves a mark when it is run."""
+    classes = {"AutoConfig": "own.Own", "AutoModelForSequenceClassification": "own.Model"}
+    config = json.loads(files["config.json"]) | {"model_type": "own", "auto_map": classes}
+    code = b"import os, pathlib\npathlib.Path(os.environ['HF_HOME'], 'ran').touch()\n"
+    return files | {"config.json": json.dumps(config).encode(), "own.py": code}
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """The hub, served while the tests run."""
+    new, old = (model_files(tmp_path_factory.mktemp("model"), seed) for seed in (0, 1))
+    models = {
+        MODEL: Repo({NEW: new, OLD: old}, REFS),
+        PICKLED: Repo({NEW: pickled(new)}, REFS),
+        CUSTOM: Repo({NEW: custom(new)}, REFS),
+    }
+    data = {DATA: Repo({NEW: data_files(0), OLD: data_files(10)}, REFS)}
+    with serving({"models": models, "datasets": data}) as served:
+        yield served
+
+
+@pytest.fixture
+def nobody() -> str:
+    """The address of a hub that is down."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+def run(url: str, home: Path, *command: str, offline: bool = False, given: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a Python command against a hub with a cache of its own."""
+    settings = {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_OFFLINE": str(int(offline)), "OMP_NUM_THREADS": "1"}
+    settings |= {"NEWSLORA_CACHE": str(home / "tokens"), "NO_PROXY": "127.0.0.1,localhost"}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
+    return subprocess.run(
+        [sys.executable, *command], env=inherited | settings, input=given, capture_output=True, text=True, check=False
     )
-    return "\n".join(["text,label", *lines, ""]).encode()
+
+
+def ask(url: str, home: Path, *queries: tuple[str, dict[str, Any]], offline: bool = False) -> list[dict[str, Any]]:
+    """Read from a hub through newslora, in one process; the answers are those of ``reader.py``."""
+    reader = Path(__file__).with_name("reader.py")
+    done = run(url, home, str(reader), offline=offline, given=json.dumps(queries))
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]

@@ -32,6 +32,9 @@ TIMES = ("seconds", "samples_per_second")
 class TinyModel(nn.Module):
     """A mean of frozen embeddings, then a small trained network."""
 
+    encoder = None
+    first_layer = 0
+
     def __init__(self, seed: int = 0, dropout: float = 0.2) -> None:
         super().__init__()
         with torch.random.fork_rng():

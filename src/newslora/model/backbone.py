@@ -24,7 +24,9 @@ from transformers import (
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils.hub import cached_file
 
+from newslora.data.cache import cache_folder
 from newslora.errors import NewsloraError
+from newslora.files import writing
 from newslora.model.families import FAMILIES, Family, family_of
 
 # sentence-transformers/all-MiniLM-L6-v2, byte for byte as published upstream (Apache-2.0).
@@ -126,6 +128,33 @@ def identity(backbone: str, revision: str | None) -> dict[str, str | None]:
     digest = None if file is None else sha256(Path(file))
     commit = getattr(_read_config(backbone, revision), "_commit_hash", None)
     return {"backbone": backbone, "revision": revision, "commit": commit, "weights_sha256": digest}
+
+
+def labelled(backbone: str, config: PreTrainedConfig, digest: str | None) -> str:
+    """Return what plain peft shall load as an adapter's backbone, so that it gets the adapter's labels.
+
+    Plain ``from_pretrained`` takes the number of labels from the backbone's own configuration. So a local backbone gets
+    a folder in the cache with the labels in its configuration and a link to its weights; it is named by its content,
+    and so the same for every run. A backbone from the hub is named by its id.
+
+    Args:
+        backbone: Hub id, local folder or alias.
+        config: The configuration with the labels.
+        digest: SHA-256 of the weights.
+    """
+    weights = Path(locate(backbone)) / _WEIGHTS
+    if not weights.is_file():
+        return backbone
+    text = config.to_json_string()
+    folder = cache_folder() / "backbones" / hashlib.sha256(f"{digest} {text}".encode()).hexdigest()[:32]
+    try:
+        with writing(folder) as staged:
+            staged.mkdir()
+            (staged / "config.json").write_text(text, encoding="utf-8")
+            (staged / _WEIGHTS).symlink_to(weights)
+    except NewsloraError:  # a cache that cannot be written costs plain peft the labels, and newslora nothing
+        return locate(backbone)
+    return str(folder.resolve())
 
 
 def sha256(file: Path) -> str:

@@ -56,7 +56,6 @@ class NewsModel(nn.Module):
         self.names = names
         self.identity = identity
         self.max_length = max_length
-        self.base_name = backbone.locate(str(identity["backbone"]))
         self.family: Family = family_of(self.plain.config, str(identity["backbone"]))
         self.encoder = _encoder(self.plain, self.family) if engine == "packed" else None
 
@@ -146,7 +145,8 @@ class NewsModel(nn.Module):
             folder: Made if missing; whoever calls gives a temporary one and renames it.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        adapter.save_adapter(self.peft, folder, self.base_name, self.identity["revision"])
+        base = backbone.labelled(str(self.identity["backbone"]), self.plain.config, self.identity["weights_sha256"])
+        adapter.save_adapter(self.peft, folder, base, self.identity["revision"])
         self.tokenizer.save_pretrained(str(folder))
         self.plain.config.to_json_file(str(folder / "config.json"))
         write_text(folder / _ABOUT_FILE, json.dumps(self.identity | {"max_length": self.max_length}, indent=2) + "\n")
