@@ -42,29 +42,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
-    parser = _build()
-    options, rest = parser.parse_known_args(arguments)
-    if options.command == "train" or not rest:
-        return options, _settings(rest)
-    raise NewsloraError(
-        f"newslora {options.command}: unknown argument {rest[0]!r}; see newslora {options.command} --help"
-    )
+    arguments, settings = _take_settings(arguments)
+    options, rest = _build().parse_known_args(arguments)
+    for word in [*rest, *(f"--{name}" for name in settings if options.command != "train")]:
+        raise NewsloraError(
+            f"newslora {options.command}: unknown argument {word!r}; see newslora {options.command} --help"
+        )
+    return options, settings
 
 
-def _settings(rest: list[str]) -> dict[str, str]:
-    """Read ``--section.key value`` and ``--section.key=value`` pairs."""
+def _take_settings(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Part ``--section.key value`` and ``--section.key=value`` from the rest, which argparse would mix them up with."""
+    rest: list[str] = []
     settings: dict[str, str] = {}
-    words = iter(rest)
+    words = iter(arguments)
     for word in words:
         name, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or "." not in name:
-            raise NewsloraError(f"newslora train: unknown argument {word!r}; settings are given as --section.key value")
+        if not word.startswith("--") or "." not in name or " " in name:
+            rest.append(word)
+            continue
         check_setting(name)
         following = value if equals else next(words, None)
         if following is None:
             raise NewsloraError(f"--{name}: has no value; give --{name} VALUE")
         settings[name] = following
-    return settings
+    return rest, settings
 
 
 def _build() -> argparse.ArgumentParser:
