@@ -12,6 +12,7 @@ from newslora.config import RunConfig
 from newslora.data.cleaning import Cleaner
 from newslora.model.classifier import build_model
 from newslora.training.run_folder import RunFolder
+from tests.newsroom import make_backbone
 
 NAMES = ("World", "Sports", "Business", "Sci/Tech")
 WORDS = [
@@ -73,3 +74,9 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     row = {"epoch": 1, "step": 9, "train_loss": 1.4, "train_accuracy": 0.3, "val_loss": 1.3, "val_accuracy": 0.4}
     run.metrics_file.write_text(json.dumps(row | {"val_macro_f1": 0.38, "lr": 1e-3}) + "\n")
     return run
+
+
+@pytest.fixture(scope="session")
+def news_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small backbone that knows the words of the invented articles in ``tests/newsroom.py``."""
+    return make_backbone(tmp_path_factory.mktemp("news-backbone"))

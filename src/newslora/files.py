@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from newslora.errors import NewsloraError
@@ -42,7 +42,9 @@ def writing(path: Path) -> Iterator[Path]:
             f"{path}: cannot be written ({error.strerror or error}); free some space or choose another place"
         ) from error
     finally:
-        _remove(staged)
+        # What cannot be removed keeps its temporary name: the block's own error is the one to tell.
+        with suppress(OSError):
+            _remove(staged)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,7 +1,8 @@
 """The main job from end to end: prepare, build, train, calibrate, evaluate, draw, describe."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,13 +10,12 @@ import numpy as np
 
 from newslora.config import RunConfig
 from newslora.data.prepare import Prepared, prepare
-from newslora.errors import NewsloraError
 from newslora.evaluation.calibration import calibrate
 from newslora.evaluation.card import write_card
 from newslora.evaluation.evaluate import evaluate_logits
 from newslora.evaluation.figures import draw_learning_curves
 from newslora.files import write_text
-from newslora.model.backbone import load_tokenizer
+from newslora.model.backbone import load_config, load_tokenizer
 from newslora.model.budget import Counts
 from newslora.model.classifier import NewsModel, build_model, predict_logits
 from newslora.model.memory import keep_memory
@@ -59,18 +59,18 @@ def train(config: RunConfig, output: str | Path, *, resume: bool = False, report
         NewsloraError: The data, the settings or the folder are at fault; the message says how to put it right.
     """
     keep_memory()
-    _refuse_occupied(Path(output), resume)
-    tokenizer = load_tokenizer(config.model.backbone, config.model.revision)
-    data = prepare(config.data, tokenizer, config.train.seed)
-    report(data)
-    model = build_model(config, data.names)
-    report(Built(config.model.backbone, model.counts(), config.lora.budget))
-    run = RunFolder.open(Path(output)) if resume else RunFolder.create(Path(output), config)
-    write_text(run.path / "data_report.json", json.dumps(data.report, indent=2, ensure_ascii=False) + "\n")
-    if config.train.warm_head:
-        warm_head(model, data.train.encoded, data.train.labels, config.train.seed)
-    fit(config, data, model, run, report, resume=resume)
-    finish(run, data, model)
+    with _opened(Path(output), config, resume) as run:
+        load_config(config.model.backbone, config.model.revision)  # no encoder: known before the data are read
+        tokenizer = load_tokenizer(config.model.backbone, config.model.revision)
+        data = prepare(config.data, tokenizer, config.train.seed)
+        report(data)
+        model = build_model(config, data.names)
+        report(Built(config.model.backbone, model.counts(), config.lora.budget))
+        write_text(run.path / "data_report.json", json.dumps(data.report, indent=2, ensure_ascii=False) + "\n")
+        if config.train.warm_head:
+            warm_head(model, data.train.encoded, data.train.labels, config.train.seed)
+        fit(config, data, model, run, report, resume=resume)
+        finish(run, data, model)
     return run
 
 
@@ -99,9 +99,14 @@ def finish(run: RunFolder, data: Prepared, model: NewsModel) -> None:
     write_card(run, data.report)
 
 
-def _refuse_occupied(output: Path, resume: bool) -> None:
-    # Asked before the data are read, so that a taken name costs a second and not minutes.
-    if not resume and output.is_dir() and any(output.iterdir()):
-        raise NewsloraError(f"{output} exists; choose another --output or add --resume")
-    if resume:
-        RunFolder.open(output)
+@contextmanager
+def _opened(output: Path, config: RunConfig, resume: bool) -> Iterator[RunFolder]:
+    # Made before the data are read: a taken name costs a second and not minutes, and an interrupt always finds a run
+    # to resume. A run that fails before its first checkpoint is taken back.
+    run = RunFolder.open(output) if resume else RunFolder.create(output, config)
+    try:
+        yield run
+    except Exception:
+        if not resume:
+            run.discard_unless_resumable()
+        raise

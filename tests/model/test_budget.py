@@ -81,7 +81,12 @@ def test_the_arithmetic_equals_the_parameters_of_the_built_model(
 
 
 @settings(max_examples=40, deadline=None)
-@given(kind=st.sampled_from(list(CONFIGS)), head=st.sampled_from(HEADS), budget=st.integers(1000, 3_000_000), data=st.data())
+@given(
+    kind=st.sampled_from(list(CONFIGS)),
+    head=st.sampled_from(HEADS),
+    budget=st.integers(1000, 3_000_000),
+    data=st.data(),
+)
 def test_the_largest_rank_fits_and_the_next_does_not(kind: str, head: str, budget: int, data: st.DataObject) -> None:
     targets = data.draw(st.sampled_from(TARGET_SETS))
     planner = Planner(CONFIGS[kind], 4, kind)

@@ -111,8 +111,11 @@ def _predict_file(classifier: "NewsClassifier", options: argparse.Namespace) -> 
 def _run_training(config: RunConfig, output: Path, *, resume: bool, to_json: bool) -> Path:
     from newslora.workflow import train as run_workflow
 
-    with display.training(Console(stderr=to_json)) as report:
-        run = run_workflow(config, output, resume=resume, report=report)
+    try:
+        with display.training(Console(stderr=to_json)) as report:
+            run = run_workflow(config, output, resume=resume, report=report)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; newslora train --resume --output {output} goes on") from None
     results = json.loads(run.evaluation_file.read_text(encoding="utf-8")) if run.evaluation_file.exists() else None
     if to_json:
         _print_json({"run": str(run.path), "metrics": run.metrics(), "evaluation": results})

@@ -34,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NewsloraError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; a training run goes on with --resume", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "interrupted", file=sys.stderr)
         return 1
     except BrokenPipeError:
         return 1

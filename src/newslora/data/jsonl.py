@@ -21,7 +21,7 @@ def read_jsonl(path: Path) -> Frame:
     rows: list[dict[str, Any]] = []
     for place, line in enumerate(read_lines(path), start=1):
         if not line.isspace():
-            rows.append(_parse(line, f"{path}:{place}"))
+            rows.append(parse_object(line, f"{path}:{place}"))
             places.append(place)
     columns = {name: [row.get(name, ABSENT) for row in rows] for name in _names(rows)}
     return Frame(str(path), columns, places).check()
@@ -33,7 +33,12 @@ def _names(rows: list[dict[str, Any]]) -> list[str]:
     return [name for name, count in counts.items() if 2 * count >= len(rows)]
 
 
-def _parse(line: str, where: str) -> dict[str, Any]:
+def parse_object(line: str, where: str) -> dict[str, Any]:
+    """Return the JSON object that a line holds.
+
+    Raises:
+        NewsloraError: It is no JSON object, or holds half of a character.
+    """
     try:
         value = json.loads(line)
         if "\\u" in line:

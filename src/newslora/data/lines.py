@@ -90,10 +90,15 @@ def read_lines(path: Path) -> Iterator[str]:
         while raw := file.readline(LONGEST_CELL + 1):
             number += 1
             expansion.add(len(raw))
-            yield _decode(raw, path, number)
+            yield decode_line(raw, path, number)
 
 
-def _decode(raw: bytes, path: Path, number: int) -> str:
+def decode_line(raw: bytes, path: Path, number: int) -> str:
+    """Return a line's text; the file's first may begin with a byte order mark.
+
+    Raises:
+        NewsloraError: ``file:line`` of a byte that is no UTF-8, of a NUL, or of a line beyond 1 MiB.
+    """
     where = f"{path}:{number}"
     if number == 1:
         _check_start(raw, where)

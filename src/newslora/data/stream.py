@@ -12,10 +12,18 @@ from typing import Any, BinaryIO, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from newslora.data.delimited import _check_header, _delimiter, _explain, _field_limit, _is_official
-from newslora.data.frame import LONGEST_CELL, name_columns, reason
-from newslora.data.jsonl import _parse
-from newslora.data.lines import Expansion, _decode, open_bytes, read_bytes, reading
+from newslora.data.delimited import (
+    check_width,
+    delimiter_of,
+    explain,
+    field_limit,
+    header_names,
+    is_official,
+    official_names,
+)
+from newslora.data.frame import LONGEST_CELL, reason
+from newslora.data.jsonl import parse_object
+from newslora.data.lines import Expansion, decode_line, open_bytes, read_bytes, reading
 from newslora.errors import NewsloraError
 
 STANDARD: Final = "-"
@@ -125,7 +133,7 @@ class _Lines:
             rest = self._stream.readline(LONGEST_CELL + 1)
         if self._count is not None:
             self._count(len(raw))
-        return _decode(raw, Path(self.source), self.number)
+        return decode_line(raw, Path(self.source), self.number)
 
 
 def _read_standard(stream: BinaryIO) -> RowStream:
@@ -137,7 +145,7 @@ def _read_standard(stream: BinaryIO) -> RowStream:
             return None
         if not objects:
             objects.append(line.lstrip().startswith("{"))
-        return _parse(line, f"stdin:{lines.number}") if objects[0] else {"text": line.strip()}
+        return parse_object(line, f"stdin:{lines.number}") if objects[0] else {"text": line.strip()}
 
     return RowStream("stdin", [], None, _rows(lines, read))
 
@@ -145,7 +153,7 @@ def _read_standard(stream: BinaryIO) -> RowStream:
 def _json_rows(lines: _Lines) -> Iterator[Row]:
     def read() -> dict[str, Any] | None:
         line = next(lines)
-        return None if line.isspace() else _parse(line, f"{lines.source}:{lines.number}")
+        return None if line.isspace() else parse_object(line, f"{lines.source}:{lines.number}")
 
     return _rows(lines, read)
 
@@ -166,15 +174,15 @@ def _rows(lines: _Lines, read: Callable[[], dict[str, Any] | None]) -> Iterator[
 
 
 def _read_delimited(lines: _Lines, path: Path) -> RowStream:
-    reader = csv.reader(lines, delimiter=_delimiter(path), strict=True)
+    reader = csv.reader(lines, delimiter=delimiter_of(path), strict=True)
 
     def advance() -> list[str]:
         start = lines.number + 1
         try:
-            with _field_limit():
+            with field_limit():
                 return next(reader)
         except csv.Error as error:
-            raise NewsloraError(f"{path}:{start}: {_explain(error)}") from error
+            raise NewsloraError(f"{path}:{start}: {explain(error)}") from error
 
     def read() -> dict[str, Any] | None:
         start = lines.number + 1
@@ -182,10 +190,10 @@ def _read_delimited(lines: _Lines, path: Path) -> RowStream:
         return _by_name(names, cells, f"{path}:{start}") if cells else None
 
     place, first = _first_row(lines, advance, path)
-    if not _is_official(first):
-        names = _header(first, f"{path}:{place}")
+    if not is_official(first):
+        names = header_names(first, f"{path}:{place}")
         return RowStream(str(path), names, None, _rows(lines, read))
-    names = _official_names(len(first))
+    names = official_names(len(first))
     row = Row(place, _by_name(names, first, f"{path}:{place}"))
     return RowStream(str(path), names, None, chain([row], _rows(lines, read)))
 
@@ -201,20 +209,8 @@ def _first_row(lines: _Lines, advance: Callable[[], list[str]], path: Path) -> t
             return place, cells
 
 
-def _official_names(width: int) -> list[str]:
-    names = ["class", "text"] if width == 2 else ["class", "title", "description"]
-    return names + [f"column {number}" for number in range(len(names) + 1, width + 1)]
-
-
-def _header(first: list[str], where: str) -> list[str]:
-    _check_header(first, where)
-    return name_columns(first, where)
-
-
 def _by_name(names: list[str], cells: list[str], where: str) -> dict[str, Any]:
-    if len(cells) != len(names):
-        few = "too few" if len(cells) < len(names) else "too many"
-        raise NewsloraError(f"{where}: {few} columns ({len(cells)}); expected {len(names)}: {', '.join(names[:8])}")
+    check_width(cells, names, where)
     return dict(zip(names, cells, strict=True))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -32,6 +33,17 @@ from newslora.model.families import FAMILIES, Family, family_of
 # sentence-transformers/all-MiniLM-L6-v2, byte for byte as published upstream (Apache-2.0).
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _WEIGHTS = "model.safetensors"
+# What the libraries raise on files that are missing, damaged, or of another kind than they look.
+_READ_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    ImportError,
+    SafetensorError,
+    StrictDataclassError,
+)
 
 
 def locate(backbone: str) -> str:
@@ -214,7 +226,7 @@ def _reading(backbone: str, revision: str | None) -> Iterator[None]:
     try:
         with quiet_transformers():
             yield
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except _READ_ERRORS as error:
         where = f"{backbone} at revision {revision}" if revision else backbone
         raise NewsloraError(f"{where}: cannot be loaded as a backbone ({_first_line(error)}); {_hint()}") from error
 

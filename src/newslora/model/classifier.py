@@ -147,7 +147,7 @@ class NewsModel(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         base = backbone.labelled(str(self.identity["backbone"]), self.plain.config, self.identity["weights_sha256"])
         adapter.save_adapter(self.peft, folder, base, self.identity["revision"])
-        self.tokenizer.save_pretrained(str(folder))
+        _save_tokenizer(self.tokenizer, folder)
         self.plain.config.to_json_file(str(folder / "config.json"))
         write_text(folder / _ABOUT_FILE, json.dumps(self.identity | {"max_length": self.max_length}, indent=2) + "\n")
 
@@ -223,6 +223,13 @@ def predict_logits(
             progress(len(rows))
     model.train(was_training)
     return logits
+
+
+def _save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    try:
+        tokenizer.save_pretrained(str(folder))
+    except Exception as error:  # the tokenizer's Rust code tells a full disk by a bare Exception
+        raise OSError(str(error)) from error
 
 
 def _encoder(model: PreTrainedModel, family: Family) -> PackedEncoder | ModernBertEncoder | None:

@@ -8,6 +8,7 @@ that is resumed, and finds or rebuilds its cache, goes on with the same bits.
 
 import hashlib
 import json
+import os
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -97,7 +98,10 @@ def _fill(model: NewsModel, encoded: Encoded, states: States) -> None:
 
 def _write(model: NewsModel, encoded: Encoded, file: Path, shape: tuple[int, int]) -> None:
     with writing(file) as staged:
-        states = np.memmap(staged, dtype=np.float16, mode="w+", shape=shape)
+        # A full disk is an error here; under a mapped file it would kill the process.
+        with staged.open("wb") as whole:
+            os.posix_fallocate(whole.fileno(), 0, 2 * shape[0] * shape[1])
+        states = np.memmap(staged, dtype=np.float16, mode="r+", shape=shape)
         _fill(model, encoded, states)
         states.flush()
         note = {"bytes": staged.stat().st_size, "crc32": _checksum(staged)}

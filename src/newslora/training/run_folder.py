@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,8 +40,13 @@ class RunFolder:
             raise NewsloraError(f"{path}: cannot be made ({error.strerror}); choose another --output") from error
         if taken:
             raise NewsloraError(f"{path} exists; choose another --output or add --resume")
-        config.save(path / "config.yaml")
-        return cls(path)
+        run = cls(path)
+        try:
+            config.save(run.config_file)
+        except NewsloraError:
+            run.discard_unless_resumable()
+            raise
+        return run
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -101,6 +107,11 @@ class RunFolder:
     def card(self) -> Path:
         """The model card."""
         return self.path / "README.md"
+
+    def discard_unless_resumable(self) -> None:
+        """Delete the folder if no checkpoint stands in it, so that a corrected command may take its name."""
+        if not any((self.checkpoints / name).exists() for name in ("last", "previous")):
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def config(self) -> RunConfig:
         """Return the settings of the run.
