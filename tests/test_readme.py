@@ -15,14 +15,16 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 QUICK = ["--data.limit", "48", "--train.epochs", "1", "--train.warm_head", "false"]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
-
-
 def shown_commands() -> list[str]:
     documents = [README, *(file.read_text(encoding="utf-8") for file in (ROOT / "docs").glob("*.md"))]
-    lines = [line.strip() for text in documents for line in text.splitlines()]
-    return [line for line in lines if line.startswith("newslora ")]
+    fenced = [
+        line
+        for text in documents
+        for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+        for line in block.splitlines()
+    ]
+    indented = [line.strip() for text in documents for line in text.splitlines() if line.startswith("    newslora ")]
+    return [*fenced, *indented]
 
 
 @pytest.mark.parametrize("command", shown_commands())
@@ -38,6 +40,7 @@ def test_ci_runs_the_readmes_test_command() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # plain peft's own
 def test_the_tour_runs_from_top_to_bottom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,6 +60,11 @@ def tiny_tokenizer(kind: str) -> PreTrainedTokenizerFast:
     )
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEWSLORA_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(scope="session")
 def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Make, once a family, a backbone's folder: weights without a head, and a tokenizer."""

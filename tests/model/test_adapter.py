@@ -10,6 +10,7 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
+from tests.model.conftest import LAYERS, ragged_articles, random_model
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from newslora.data.encoding import Encoded
@@ -18,7 +19,6 @@ from newslora.model.adapter import quiet
 from newslora.model.backbone import quiet_transformers
 from newslora.model.classifier import load_model, predict_logits
 from newslora.model.families import FAMILIES
-from tests.model.conftest import LAYERS, ragged_articles, random_model
 
 NAMES = ("World", "Sports", "Sci/Tech")
 ROWS = ragged_articles(np.random.default_rng(1).integers(1, 129, 100).tolist())
@@ -58,9 +58,11 @@ def test_plain_peft_and_a_fresh_load_give_the_logits_of_the_trained_model(
     with quiet():
         by_hand = peft.PeftModel.from_pretrained(plain(backbone), folder)
         with quiet_transformers():
-            by_auto = peft.AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=len(NAMES))
+            by_auto = peft.AutoPeftModelForSequenceClassification.from_pretrained(folder)
     np.testing.assert_allclose(padded_logits(by_hand, pad_of(kind)), expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(padded_logits(by_auto, pad_of(kind)), expected, rtol=1e-5, atol=1e-5)
+
+    assert by_auto.config.id2label == dict(enumerate(NAMES))
 
     loaded = load_model(folder)
     np.testing.assert_allclose(predict_logits(loaded, ROWS), expected, rtol=1e-5, atol=1e-5)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.model.conftest import ragged_batch
 from torch.nn.functional import cross_entropy
 
 from newslora.config import RunConfig
 from newslora.model.classifier import NewsModel, build_model
 from newslora.model.families import FAMILIES
-from tests.model.conftest import ragged_batch
 
 PACKED = [kind for kind, family in FAMILIES.items() if family.style]
 RAGGED = [1, 1, 2, 3, 5, 5, 5, 17, 18, 33, 64, 90, 127, 128, 128]
