@@ -1,6 +1,7 @@
 """A small run folder with a real model in it: random weights, a word tokenizer, a cleaner, metrics."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,14 @@ def _make_backbone(folder: Path) -> Path:
         torch.nn.init.normal_(parameter, std=0.2)
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Encoded articles are kept with the tests' other files, not in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEWSLORA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,13 @@
 """Every command and every line of Python that the documents show runs."""
 
+import json
 import re
 import shlex
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
+import pandas
 import pytest
 
 from newslora.cli.main import _parse, main
@@ -12,19 +15,29 @@ from newslora.config import load_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-QUICK = ["--data.limit", "48", "--train.epochs", "1", "--train.warm_head", "false"]
+QUICK = ["--train.epochs", "1", "--train.warm_head", "false"]
+COMMANDS = ("quickstart", "plan", "train", "evaluate", "predict")
+TIMES = {"seconds", "samples_per_second"}
+
+
+def documents() -> list[str]:
+    return [README, *(file.read_text(encoding="utf-8") for file in sorted((ROOT / "docs").rglob("*.md")))]
 
 
 def shown_commands() -> list[str]:
-    documents = [README, *(file.read_text(encoding="utf-8") for file in (ROOT / "docs").glob("*.md"))]
     fenced = [
         line
-        for text in documents
+        for text in documents()
         for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL)
         for line in block.splitlines()
     ]
-    indented = [line.strip() for text in documents for line in text.splitlines() if line.startswith("    newslora ")]
-    return [*fenced, *indented]
+    quickstart = re.findall(r"\.venv/bin/(newslora .*)", README)
+    return [*fenced, *quickstart]
+
+
+def mentioned_commands() -> list[str]:
+    """Commands within a sentence, such as `newslora train --help`."""
+    return sorted({" ".join(span.split()) for text in documents() for span in re.findall(r"`(newslora\s[^`]+)`", text)})
 
 
 @pytest.mark.parametrize("command", shown_commands())
@@ -34,9 +47,28 @@ def test_every_shown_command_parses(command: str) -> None:
         load_config(None, options.preset, settings)
 
 
+@pytest.mark.parametrize("command", mentioned_commands())
+def test_every_mentioned_command_exists(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name, *options = shlex.split(command)[1:]
+    if "--help" in (name, *options):
+        with pytest.raises(SystemExit, match=r"^0$"):
+            main([name, *options])
+        assert "usage: newslora" in capsys.readouterr().out
+    elif options:
+        _parse([name, *options])
+    else:
+        assert name in COMMANDS
+
+
 def test_ci_runs_the_readmes_test_command() -> None:
     [tests] = [line.strip() for line in README.splitlines() if line.endswith("/pytest")]
-    assert tests in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert f"{tests} || exit" in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+
+def test_every_linked_file_is_there() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
 
 
 @pytest.mark.slow
@@ -45,22 +77,26 @@ def test_the_tour_runs_from_top_to_bottom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    sample = resources.files("newslora") / "data" / "sample"
-    for name, part in (("articles", "train"), ("test", "test")):
-        rows = (sample / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()
-        Path(f"{name}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
-        _as_csv(Path(f"{name}.jsonl"), Path(f"{name}.csv"))
+    _write_sample("train", Path("articles.csv"), step=4)
+    _write_sample("test", Path("test.csv"))
     for block in re.findall(r"```(console|python)\n(.*?)```", README, flags=re.DOTALL):
         _run(*block)
     assert "scores" in capsys.readouterr().out
     assert len(Path("predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 100
     assert Path("repeated/evaluation.json").exists()
+    assert Path("from-python/adapter/adapter_model.safetensors").exists()
+    assert _metrics(Path("repeated")) == _metrics(Path("my-run"))
 
 
-def _as_csv(source: Path, target: Path) -> None:
-    import pandas
+def _write_sample(part: str, target: Path, step: int = 1) -> None:
+    file = resources.files("newslora") / "data" / "sample" / f"{part}.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()[::step]]
+    pandas.DataFrame(rows).to_csv(target, index=False)
 
-    pandas.read_json(source, lines=True).to_csv(target, index=False)
+
+def _metrics(run: Path) -> list[dict[str, Any]]:
+    rows = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
 
 
 def _run(language: str, text: str) -> None:

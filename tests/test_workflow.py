@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.newsroom import TOPICS, articles, write_table
 
 import newslora
 from newslora.config import RunConfig, load_config, preset_names
@@ -25,7 +26,6 @@ from newslora.model.families import family_of
 from newslora.training.progress import StepDone
 from newslora.training.run_folder import RunFolder
 from newslora.workflow import Built
-from tests.newsroom import TOPICS, articles, write_table
 
 TEST = articles(45, seed=1)
 METRICS = {"epoch", "train_loss", "val_loss", "val_accuracy", "val_macro_f1", "lr", "seconds", "samples_per_second"}
@@ -42,14 +42,14 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def config(news_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """Settings under which the weights move far: a high rate, dropout in the model and in LoRA."""
+    """Settings under which the weights move far from their start."""
     folder = tmp_path_factory.mktemp("tables")
     data = {"train": str(write_table(folder / "train.csv", articles(160))), "validation_share": 0.2}
     data |= {"test": str(write_table(folder / "test.csv", TEST))}
-    model = {"backbone": str(news_backbone), "dropout": 0.1}
+    model = {"backbone": str(news_backbone), "head": "full"}
     lora = {"targets": "all-linear", "r": 4}
     return RunConfig.from_dict(
-        {"data": data, "model": model, "lora": lora, "train": {"epochs": 3, "lr": 0.02, "batch_size": 8}}
+        {"data": data, "model": model, "lora": lora, "train": {"epochs": 3, "lr": 0.01, "batch_size": 8}}
     )
 
 
@@ -119,7 +119,7 @@ def test_the_weights_did_move(whole: RunFolder) -> None:
     tensors = load_file(whole.adapter / "adapter_model.safetensors")
     products = [tensors[name.replace("lora_A", "lora_B")] @ tensors[name] for name in tensors if "lora_A" in name]
     assert len(products) == 2 * 6
-    assert min(product.norm().item() for product in products) > 0.1
+    assert min(product.norm().item() for product in products) > 0.05
 
 
 def test_two_runs_of_one_seed_are_equal_and_another_seed_differs(
@@ -144,6 +144,14 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
         newslora.train(config, tmp_path / "run", report=interrupt_at(step))
     assert not (tmp_path / "run" / "adapter").exists()
     assert outcome(newslora.train(config, tmp_path / "run", resume=True)) == outcome(whole)
+
+
+def test_what_is_drawn_in_training_goes_on_too(config: RunConfig, tmp_path: Path) -> None:
+    drawing = changed(changed(config, "model", dropout=0.1), "lora", dropout=0.1)
+    run = newslora.train(drawing, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        newslora.train(drawing, tmp_path / "run", report=interrupt_at(21))
+    assert outcome(newslora.train(drawing, tmp_path / "run", resume=True)) == outcome(run)
 
 
 @pytest.mark.parametrize("kind", [Prepared, Built])
@@ -173,7 +181,11 @@ def test_a_warm_head_starts_ahead_of_a_cold_one(config: RunConfig, tmp_path: Pat
 
 def test_a_failed_run_gives_its_name_back(config: RunConfig, whole: RunFolder, tmp_path: Path) -> None:
     """Neither before nor after the data are read does a fault of the settings keep a corrected command away."""
-    for section, fault in (("data", {"train": "none.csv"}), ("lora", {"targets": ("nothing",)}), ("lora", {"budget": 9})):
+    for section, fault in (
+        ("data", {"train": "none.csv"}),
+        ("lora", {"targets": ("nothing",)}),
+        ("lora", {"budget": 9}),
+    ):
         with pytest.raises(NewsloraError):
             newslora.train(changed(config, section, **fault), tmp_path / "run")
         assert not (tmp_path / "run").exists()

@@ -67,7 +67,7 @@ class ModelConfig(_Section):
     """Hub id, local folder, or the packaged alias `minilm`."""
     revision: str | None = None
     """Revision (commit, tag or branch) of a hub backbone."""
-    head: Literal["full", "lora", "linear"] = "full"
+    head: Literal["full", "lora", "linear"] = "lora"
     """`full`: the stock head is trained; `lora`: LoRA on its dense layer, output layer whole; `linear`: output only."""
     dropout: Share | None = 0.0
     """Dropout in the frozen backbone and the head; `null` keeps the backbone's own."""

@@ -17,6 +17,7 @@ from transformers import BertConfig, CanineTokenizer, GPT2Config, GPT2Model
 
 from newslora.errors import NewsloraError
 from newslora.model import backbone
+from newslora.model.families import FAMILIES
 
 NAMES = ("World", "Sports", "Sci/Tech")
 
@@ -185,6 +186,16 @@ def test_a_slow_tokenizer_is_refused(copied: Path) -> None:
     (copied / "tokenizer.json").unlink()
     CanineTokenizer().save_pretrained(copied)
     assert "has no fast tokenizer" in refusal(lambda: backbone.load_tokenizer(str(copied)))
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_folder_without_a_tokenizer_is_refused(
+    kind: str, tiny_backbone: Callable[[str], Path], tmp_path: Path
+) -> None:
+    shutil.copy(tiny_backbone(kind) / "config.json", tmp_path)
+    message = refusal(lambda: backbone.load_tokenizer(str(tmp_path)))
+    assert message.startswith(f"{tmp_path}: ")
+    assert "tokenizer" in message
 
 
 def test_more_tokens_than_positions_are_refused(tiny_backbone: Callable[[str], Path]) -> None:

@@ -77,7 +77,9 @@ def test_targets_and_groups_expand_in_one_order(names: list[str], targets: tuple
 
 @pytest.mark.parametrize("names", [["qkv"], ["query", "dense"], [""], ["classifier"]])
 def test_a_target_that_matches_nothing_is_refused(names: list[str]) -> None:
-    with pytest.raises(NewsloraError, match=r"lora\.targets: '.*' matches no linear layer; choose from query, .*linear"):
+    with pytest.raises(
+        NewsloraError, match=r"lora\.targets: '.*' matches no linear layer; choose from query, .*linear"
+    ):
         expand_targets(names)
 
 

@@ -18,7 +18,9 @@ class Trio(nn.Module):
         self.q, self.k, self.v = (nn.Linear(WIDTH, out, bias=bias) for out in OUT)
 
 
-def adapted(targets: str, *, bias: bool = True, dropout: float = 0.0, dtype: torch.dtype = torch.float64) -> list[nn.Module]:
+def adapted(
+    targets: str, *, bias: bool = True, dropout: float = 0.0, dtype: torch.dtype = torch.float64
+) -> list[nn.Module]:
     """Return three linear modules, those in ``targets`` with peft's LoRA of rank 2, scaling 3 and random A and B."""
     torch.manual_seed(0)
     config = peft.LoraConfig(r=2, lora_alpha=6, lora_dropout=dropout, target_modules=list(targets))
@@ -82,13 +84,23 @@ def test_frozen_modules_alone_are_one_product_without_a_graph() -> None:
         assert not y.requires_grad
 
 
-@pytest.mark.parametrize("make", [
-    lambda p: torch.optim.SGD(p, lr=0.5),
-    lambda p: torch.optim.AdamW(p, lr=0.5, foreach=True),
-    lambda p: torch.optim.AdamW(p, lr=0.5, fused=True),
-], ids=["sgd", "foreach", "fused"])
+MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+OPTIMISERS = pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: torch.optim.SGD(p, lr=0.5),
+        lambda p: torch.optim.AdamW(p, lr=0.5, foreach=True),
+        lambda p: torch.optim.AdamW(p, lr=0.5, fused=True),
+    ],
+    ids=["sgd", "foreach", "fused"],
+)
+
+
+@OPTIMISERS
 @pytest.mark.parametrize("evaluated", [True, False])
-def test_every_optimiser_step_is_folded_in(make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], evaluated: bool) -> None:
+def test_every_optimiser_step_is_folded_in(
+    make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], evaluated: bool
+) -> None:
     modules = adapted("qkv")
     projection = Projection(modules)
     optimizer = make(projection.parameters)
@@ -106,13 +118,50 @@ def test_every_optimiser_step_is_folded_in(make: Callable[[list[nn.Parameter]], 
         torch.testing.assert_close(after, by_peft(modules, x), rtol=1e-11, atol=1e-11)
 
 
+@OPTIMISERS
+def test_steps_taken_with_dropout_are_folded_in_for_the_evaluation(make: MakeOptimizer) -> None:
+    modules = adapted("qv", dropout=0.3)
+    projection, x = Projection(modules), example()[0]
+    optimizer = make(projection.parameters)
+    results = []
+    for _ in range(3):
+        for module in modules:
+            module.train()
+        projection(x).square().mean().backward()
+        optimizer.step()
+        for module in modules:
+            module.eval()
+        with torch.no_grad():
+            results.append(projection(x))
+            torch.testing.assert_close(results[-1], by_peft(modules, x), rtol=1e-11, atol=1e-11)
+    assert not torch.allclose(results[0], results[-1])
+
+
+def test_steps_taken_with_dropout_are_folded_in_at_every_evaluation() -> None:
+    modules, x = adapted("qkv", dropout=0.2), example()[0]
+    projection = Projection(modules)
+    optimizer = torch.optim.AdamW(projection.parameters, lr=0.5, fused=True)
+    for _ in range(3):
+        for module in modules:
+            module.train()
+        projection(x).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        for module in modules:
+            module.eval()
+        with torch.no_grad():
+            torch.testing.assert_close(projection(x), by_peft(modules, x), rtol=1e-11, atol=1e-11)
+
+
 def test_weights_loaded_after_an_evaluation_are_folded_in() -> None:
     modules, x = adapted("qv"), example()[0]
     projection = Projection(modules)
     with torch.no_grad():
         projection(x)
         for module in (modules[0], modules[2]):
-            module.load_state_dict({key: value + 1 for key, value in module.state_dict().items() if "lora_" in key}, strict=False)
+            module.load_state_dict(
+                {key: value + 1 for key, value in module.state_dict().items() if "lora_" in key}, strict=False
+            )
         torch.testing.assert_close(projection(x), by_peft(modules, x), rtol=1e-11, atol=1e-11)
 
 

@@ -1,17 +1,15 @@
 """Data sets of the Hugging Face hub, by id; the address, the cache and offline mode are those of ``datasets``."""
 
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from newslora.config import DataConfig
+from newslora.data.commits import find_commit
 from newslora.data.frame import Frame, decode_classes, reason
 from newslora.errors import NewsloraError
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
 
 def read_hub(source: str, config: DataConfig, split: str) -> Frame:
@@ -28,29 +26,47 @@ def read_hub(source: str, config: DataConfig, split: str) -> Frame:
     import datasets  # takes a second, and only this source needs it
 
     try:
-        table = datasets.load_dataset(source, name=config.configuration, split=split, revision=config.revision)
+        commit = find_commit(source, config.revision, "dataset")
+        table = _read_prepared(source, config.configuration, commit, split) or datasets.load_dataset(
+            source, name=config.configuration, split=split, revision=commit
+        )
     except Exception as error:  # the hub, the network, the cache and every builder raise their own kinds
         raise NewsloraError(f"{source}: split {split} of the hub data set cannot be had ({reason(error)})") from error
-    _check_revision(source, table, config.revision or "main")
+    _check_commit(source, table, commit)
     return _frame(source, table).check()
 
 
-def _check_revision(source: str, table: "Dataset", revision: str) -> None:
-    # Offline, or when the hub is out of reach, datasets gives whatever revision it cached last.
-    cached = [Path(file["filename"]).parent.name for file in table.cache_files]
-    wanted = revision if _COMMIT.fullmatch(revision) else _known_commit(source, revision)
-    if wanted is not None and any(_COMMIT.fullmatch(commit) and commit != wanted for commit in cached):
-        raise NewsloraError(f"{source}: the cache holds another revision than {revision} ({cached[0]}); go online once")
+def _read_prepared(source: str, configuration: str | None, commit: str, split: str) -> "Dataset | None":
+    """Return the split if ``datasets`` prepared this very commit before; it asks the hub again, or takes any commit."""
+    from datasets.config import HF_DATASETS_CACHE
+    from datasets.naming import camelcase_to_snakecase
+    from datasets.packaged_modules.cache.cache import Cache
 
-
-def _known_commit(source: str, revision: str) -> str | None:
-    """Return the commit that a branch or tag stood for when last asked; ``None`` if the data set is unknown."""
-    from huggingface_hub import constants, file_download
-
-    known = Path(constants.HF_HUB_CACHE) / file_download.repo_folder_name(repo_id=source, repo_type="dataset") / "refs"
-    if not known.is_dir():
+    configuration = configuration or _default_configuration(source, commit)
+    *owner, name = source.split("/")
+    folder = Path(HF_DATASETS_CACHE, "___".join([*owner, camelcase_to_snakecase(name)]), configuration)
+    version = next((path.parent.name for path in folder.glob(f"*/{commit}")), None)
+    if version is None:
         return None
-    return (known / revision).read_text(encoding="utf-8").strip() if (known / revision).is_file() else "unknown"
+    known = {"dataset_name": name, "repo_id": source, "config_name": configuration}
+    table: Dataset = Cache(**known, version=version, hash=commit).as_dataset(split=split)
+    return table
+
+
+def _default_configuration(source: str, commit: str) -> str:
+    from datasets.utils.metadata import MetadataConfigs
+    from huggingface_hub import DatasetCard, try_to_load_from_cache
+
+    card = try_to_load_from_cache(source, "README.md", revision=commit, repo_type="dataset")
+    known = MetadataConfigs.from_dataset_card_data(DatasetCard.load(card).data) if isinstance(card, str) else None
+    return (known and known.get_default_config_name()) or "default"
+
+
+def _check_commit(source: str, table: "Dataset", commit: str) -> None:
+    # Where the hub is out of reach, datasets gives whatever commit it prepared last.
+    got = Path(table.cache_files[0]["filename"]).parent.name if table.cache_files else commit
+    if got != commit:
+        raise NewsloraError(f"{source}: the cache holds commit {got}, not {commit}; go online once")
 
 
 def _frame(source: str, table: "Dataset") -> Frame:

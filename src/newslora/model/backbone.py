@@ -26,6 +26,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils.hub import cached_file
 
 from newslora.data.cache import cache_folder
+from newslora.data.commits import find_commit
 from newslora.errors import NewsloraError
 from newslora.files import writing
 from newslora.model.families import FAMILIES, Family, family_of
@@ -37,7 +38,7 @@ _WEIGHTS = "model.safetensors"
 _READ_ERRORS = (
     OSError,
     ValueError,
-    KeyError,
+    LookupError,
     TypeError,
     RuntimeError,
     ImportError,
@@ -76,11 +77,13 @@ def load_tokenizer(backbone: str, revision: str | None = None) -> Tokenizer:
     """Read a backbone's fast tokenizer.
 
     Raises:
-        NewsloraError: There is no such backbone, or it has no fast tokenizer.
+        NewsloraError: There is no such backbone, or it has no fast tokenizer or no vocabulary.
     """
     with _reading(backbone, revision):
-        tokenizer = AutoTokenizer.from_pretrained(locate(backbone), revision=revision, trust_remote_code=False)
-    if not tokenizer.is_fast:
+        place, commit = _locate_commit(backbone, revision)
+        tokenizer = AutoTokenizer.from_pretrained(place, revision=commit, trust_remote_code=False)
+    # Without its files transformers makes up a tokenizer that knows no word.
+    if not tokenizer.is_fast or len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
         raise NewsloraError(f"{backbone}: has no fast tokenizer (tokenizer.json); give a backbone that has one")
     return tokenizer
 
@@ -106,9 +109,10 @@ def load_backbone(
     family = family_of(config, backbone)
     prepare_config(config, names, dropout)
     with _reading(backbone, revision):
+        place, commit = _locate_commit(backbone, revision)
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            locate(backbone),
-            revision=revision,
+            place,
+            revision=commit,
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
@@ -136,9 +140,9 @@ def prepare_config(config: PreTrainedConfig, names: tuple[str, ...], dropout: fl
 def identity(backbone: str, revision: str | None) -> dict[str, str | None]:
     """Return what tells one backbone from another: name, revision, commit, and the weights' SHA-256."""
     with _reading(backbone, revision):
-        file = cached_file(locate(backbone), _WEIGHTS, revision=revision, _raise_exceptions_for_missing_entries=False)
+        place, commit = _locate_commit(backbone, revision)
+        file = cached_file(place, _WEIGHTS, revision=commit, _raise_exceptions_for_missing_entries=False)
     digest = None if file is None else sha256(Path(file))
-    commit = getattr(_read_config(backbone, revision), "_commit_hash", None)
     return {"backbone": backbone, "revision": revision, "commit": commit, "weights_sha256": digest}
 
 
@@ -214,10 +218,15 @@ def _known_configs() -> dict[str, dict[str, Any]]:
 
 def _read_config(backbone: str, revision: str | None) -> PreTrainedConfig:
     with _reading(backbone, revision):
-        config: PreTrainedConfig = AutoConfig.from_pretrained(
-            locate(backbone), revision=revision, trust_remote_code=False
-        )
+        place, commit = _locate_commit(backbone, revision)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(place, revision=commit, trust_remote_code=False)
     return config
+
+
+def _locate_commit(backbone: str, revision: str | None) -> tuple[str, str | None]:
+    # Tokenizer, configuration and weights are read one by one: a branch that moves meanwhile must not mix them.
+    place = locate(backbone)
+    return place, None if Path(place).is_dir() else find_commit(place, revision, "model")
 
 
 @contextmanager

@@ -103,6 +103,7 @@ class Projection:
     def __call__(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """Return the modules' outputs [tokens, out] for inputs [tokens, in], plus ``residual`` if given."""
         if self.drop is not None and self.drops:
+            self._seen = None  # A and B may change before the next pass, and a fused optimiser leaves no mark on them
             y = self._with_dropout(x, self.drop.p)
             return y if residual is None else y + residual
         self.refresh(compute_dtype(x), training=torch.is_grad_enabled() and bool(self.updates))
