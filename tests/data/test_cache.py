@@ -98,7 +98,7 @@ def test_a_cache_that_cannot_be_written_is_logged(
         raise error
 
     monkeypatch.setattr(cache, "save_file", fill_the_disk)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         check(Maker(), 1)
     assert "encoded articles are not kept" in caplog.text
     assert not list(cache_folder().iterdir())

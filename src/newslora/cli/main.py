@@ -86,7 +86,9 @@ Commands = argparse._SubParsersAction
 
 
 def _quickstart(commands: "Commands[_Parser]") -> None:
-    command = commands.add_parser("quickstart", help="train, evaluate, draw and classify on what is packaged")
+    command = commands.add_parser(
+        "quickstart", allow_abbrev=False, help="train, evaluate, draw and classify on what is packaged"
+    )
     command.add_argument(
         "--output", metavar="RUN", default="newslora-quickstart", help="run folder (default %(default)s)"
     )
@@ -94,7 +96,9 @@ def _quickstart(commands: "Commands[_Parser]") -> None:
 
 
 def _plan(commands: "Commands[_Parser]") -> None:
-    command = commands.add_parser("plan", help="list LoRA configurations that fit the budget, without weights")
+    command = commands.add_parser(
+        "plan", allow_abbrev=False, help="list LoRA configurations that fit the budget, without weights"
+    )
     command.add_argument("--model", required=True, metavar="M", help="hub id, local folder or minilm")
     command.add_argument("--labels", required=True, type=_positive, metavar="K", help="number of labels")
     command.add_argument(
@@ -121,7 +125,7 @@ def _train(commands: "Commands[_Parser]") -> None:
 
 
 def _evaluate(commands: "Commands[_Parser]") -> None:
-    command = commands.add_parser("evaluate", help="measure a run on a labelled table")
+    command = commands.add_parser("evaluate", allow_abbrev=False, help="measure a run on a labelled table")
     command.add_argument("run", metavar="RUN", help="run folder")
     command.add_argument("--data", required=True, metavar="FILE", help="labelled table, as for train")
     command.add_argument("--output", metavar="DIR", help="where to write (default RUN, replacing its evaluation)")
@@ -129,7 +133,7 @@ def _evaluate(commands: "Commands[_Parser]") -> None:
 
 
 def _predict(commands: "Commands[_Parser]") -> None:
-    command = commands.add_parser("predict", help="classify texts, or the rows of a file")
+    command = commands.add_parser("predict", allow_abbrev=False, help="classify texts, or the rows of a file")
     command.add_argument("run", metavar="RUN", help="run folder")
     command.add_argument("texts", nargs="*", metavar="TEXT", help="articles")
     command.add_argument("--input", metavar="FILE", help="table to classify; - reads lines from standard input")

@@ -29,7 +29,7 @@ def cached(key: str | None, articles: int, make: Callable[[], Arrays]) -> Arrays
     """Return the arrays stored under ``key``, or make and store them.
 
     A file that is cut, altered or made from other content is made anew. A cache that cannot be written is no reason to
-    stop; it is logged as a warning.
+    stop; it is logged.
 
     Args:
         key: Digest of the content; ``None`` goes without the cache.
@@ -51,7 +51,7 @@ def _store(path: Path, key: str, arrays: Arrays) -> None:
         with writing(path) as staged:
             save_file(arrays, staged, metadata={"key": key, "checksum": _checksum(key, arrays)})
     except (NewsloraError, SafetensorError) as error:
-        _log.warning("encoded articles are not kept: %s", error)
+        _log.info("encoded articles are not kept: %s", error)
 
 
 def _load(path: Path, key: str, articles: int) -> Arrays | None:

@@ -59,19 +59,22 @@ def find_label(frame: Frame, given: str | None, text: Sequence[str] = ()) -> str
     return _only(frame, worded or likely, "the label", "--data.label")
 
 
-def find_text(frame: Frame, given: Sequence[str] | None, label: str | None) -> tuple[str, ...]:
+def find_text(
+    frame: Frame, given: Sequence[str] | None, label: str | None, option: str = "--data.text"
+) -> tuple[str, ...]:
     """Return the names of the text columns, title first.
 
     Args:
         frame: The table.
         given: The columns the user names, if any; their order is kept.
         label: The label column, if known.
+        option: What names the columns on the command line, for messages.
 
     Raises:
         NewsloraError: One of ``given`` is not in the table, or no column can be told to be the text.
     """
     if given is not None:
-        return _present(frame, given, "--data.text")
+        return _present(frame, given, option)
     rest = [name for name in frame.columns if name != label]
     named = (_first_named(rest, TITLE_NAMES, frame), _first_named(rest, BODY_NAMES, frame))
     if any(named):
@@ -80,10 +83,10 @@ def find_text(frame: Frame, given: Sequence[str] | None, label: str | None) -> t
     longest = sorted((name for name in rest if prose[name]), key=lambda name: -prose[name])[:2]
     if longest:
         return tuple(name for name in rest if name in longest)
-    only = _only(frame, [name for name in rest if _strings(frame.columns[name])], "the text", "--data.text")
+    only = _only(frame, [name for name in rest if _strings(frame.columns[name])], "the text", option)
     if only is None:
         raise NewsloraError(
-            f"{frame.source}: no text column found among {listed(frame.columns)}; name it by --data.text"
+            f"{frame.source}: no text column found among {listed(frame.columns)}; name it by {option}"
         )
     return (only,)
 

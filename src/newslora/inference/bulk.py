@@ -129,7 +129,7 @@ class _Job:
             return tuple(given or ())
         cells = {name: [row.cells.get(name) for row in good] for name in self.columns}
         frame = Frame(self.stream.source, cells, [row.place for row in good])
-        return find_text(frame, given, None if given else _label_column(frame))
+        return find_text(frame, given, None if given else _label_column(frame), "--text")
 
     def _classify(self, rows: list[Row]) -> list[dict[str, Any]]:
         kept, texts = [], []

@@ -13,17 +13,11 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
-from transformers.utils.hub import cached_file
 
 from newslora.data.cache import cache_folder
 from newslora.data.commits import find_commit
@@ -34,17 +28,11 @@ from newslora.model.families import FAMILIES, Family, family_of
 # sentence-transformers/all-MiniLM-L6-v2, byte for byte as published upstream (Apache-2.0).
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _WEIGHTS = "model.safetensors"
+_WEIGHT_FILES = ("config.json", _WEIGHTS, f"{_WEIGHTS}.index.json", "model-*.safetensors")
+_TOKENIZER_FILES = ("config.json", "tokenizer*.json", "vocab.*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json")
 # What the libraries raise on files that are missing, damaged, or of another kind than they look.
-_READ_ERRORS = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    RuntimeError,
-    ImportError,
-    SafetensorError,
-    StrictDataclassError,
-)
+_PYTHONS_ERRORS = (OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError)
+_READ_ERRORS = (*_PYTHONS_ERRORS, SafetensorError, StrictDataclassError)
 
 
 def locate(backbone: str) -> str:
@@ -80,10 +68,10 @@ def load_tokenizer(backbone: str, revision: str | None = None) -> Tokenizer:
         NewsloraError: There is no such backbone, or it has no fast tokenizer or no vocabulary.
     """
     with _reading(backbone, revision):
-        place, commit = _locate_commit(backbone, revision)
-        tokenizer = AutoTokenizer.from_pretrained(place, revision=commit, trust_remote_code=False)
+        folder = _fetch(backbone, revision, *_TOKENIZER_FILES)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     # Without its files transformers makes up a tokenizer that knows no word.
-    if not tokenizer.is_fast or len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
+    if not tokenizer.is_fast or set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         raise NewsloraError(f"{backbone}: has no fast tokenizer (tokenizer.json); give a backbone that has one")
     return tokenizer
 
@@ -110,7 +98,7 @@ def load_backbone(
     prepare_config(config, names, dropout)
     with _reading(backbone, revision):
         place, commit = _locate_commit(backbone, revision)
-        model, info = AutoModelForSequenceClassification.from_pretrained(
+        model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
             place,
             revision=commit,
             config=config,
@@ -140,9 +128,9 @@ def prepare_config(config: PreTrainedConfig, names: tuple[str, ...], dropout: fl
 def identity(backbone: str, revision: str | None) -> dict[str, str | None]:
     """Return what tells one backbone from another: name, revision, commit, and the weights' SHA-256."""
     with _reading(backbone, revision):
-        place, commit = _locate_commit(backbone, revision)
-        file = cached_file(place, _WEIGHTS, revision=commit, _raise_exceptions_for_missing_entries=False)
-    digest = None if file is None else sha256(Path(file))
+        weights = Path(_fetch(backbone, revision, *_WEIGHT_FILES)) / _WEIGHTS
+        commit = _commit(backbone, revision)
+    digest = sha256(weights) if weights.is_file() else None
     return {"backbone": backbone, "revision": revision, "commit": commit, "weights_sha256": digest}
 
 
@@ -218,15 +206,21 @@ def _known_configs() -> dict[str, dict[str, Any]]:
 
 def _read_config(backbone: str, revision: str | None) -> PreTrainedConfig:
     with _reading(backbone, revision):
-        place, commit = _locate_commit(backbone, revision)
-        config: PreTrainedConfig = AutoConfig.from_pretrained(place, revision=commit, trust_remote_code=False)
+        folder = _fetch(backbone, revision, "config.json")
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     return config
 
 
-def _locate_commit(backbone: str, revision: str | None) -> tuple[str, str | None]:
-    # Tokenizer, configuration and weights are read one by one: a branch that moves meanwhile must not mix them.
+def _fetch(backbone: str, revision: str | None, *files: str) -> str:
+    """Return a folder that has a backbone's files of these names; those of the hub are downloaded to the cache."""
+    place, commit = locate(backbone), _commit(backbone, revision)
+    # From a folder the libraries read without a request; for an id they ask the hub even for what is in the cache.
+    return place if commit is None else snapshot_download(place, revision=commit, allow_patterns=list(files))
+
+
+def _commit(backbone: str, revision: str | None) -> str | None:
     place = locate(backbone)
-    return place, None if Path(place).is_dir() else find_commit(place, revision, "model")
+    return None if Path(place).is_dir() else find_commit(place, revision, "model")
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """The classifier: a frozen backbone with LoRA and a head, run packed where its family allows."""
 
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,12 @@ from newslora.config import RunConfig
 from newslora.data.batches import Batch, evaluation_batches, make_batch
 from newslora.data.encoding import Encoded
 from newslora.errors import NewsloraError
-from newslora.files import write_text
 from newslora.model import adapter, backbone
+from newslora.model.about import read_about, write_about
 from newslora.model.budget import Counts, check_budget, count
 from newslora.model.families import Family, family_of
 from newslora.model.modernbert import ModernBertEncoder
 from newslora.model.packed import PackedEncoder
-
-_ABOUT_FILE = "newslora.json"
 
 
 class NewsModel(nn.Module):
@@ -149,7 +146,7 @@ class NewsModel(nn.Module):
         adapter.save_adapter(self.peft, folder, base, self.identity["revision"])
         _save_tokenizer(self.tokenizer, folder)
         self.plain.config.to_json_file(str(folder / "config.json"))
-        write_text(folder / _ABOUT_FILE, json.dumps(self.identity | {"max_length": self.max_length}, indent=2) + "\n")
+        write_about(folder, self.identity, self.max_length)
 
 
 def build_model(config: RunConfig, names: tuple[str, ...]) -> NewsModel:
@@ -185,17 +182,14 @@ def load_model(folder: Path, engine: str = "packed") -> NewsModel:
     Raises:
         NewsloraError: A file is missing or damaged, or the backbone is not the one that the adapter was trained on.
     """
-    identity = _read_json(folder / _ABOUT_FILE)
-    max_length = identity.pop("max_length", None)
-    if not isinstance(max_length, int):
-        raise NewsloraError(f"{folder / _ABOUT_FILE}: max_length is {max_length!r}, not a number of tokens")
-    names = _read_names(folder / "config.json")
+    about = read_about(folder)
+    identity = about.identity
     base, revision = str(identity.get("backbone")), identity.get("commit") or identity.get("revision")
     if backbone.identity(base, revision)["weights_sha256"] != identity.get("weights_sha256"):
         raise NewsloraError(f"{folder}: backbone {base!r} is not the one that the adapter was trained on; restore it")
-    model, _ = backbone.load_backbone(base, revision, names, None)
-    tuned = adapter.load_adapter(model, folder)
-    return NewsModel(tuned, backbone.load_tokenizer(str(folder)), names, identity, max_length, engine=engine).eval()
+    model, _ = backbone.load_backbone(base, revision, about.names, None)
+    tuned, tokenizer = adapter.load_adapter(model, folder), backbone.load_tokenizer(str(folder))
+    return NewsModel(tuned, tokenizer, about.names, identity, about.max_length, engine=engine).eval()
 
 
 @torch.no_grad()
@@ -244,21 +238,3 @@ def _check_length(config: PreTrainedConfig, length: int) -> None:
     most = rows - config.pad_token_id - 1 if config.model_type in ("roberta", "xlm-roberta", "mpnet") else rows
     if most is not None and length > most:
         raise NewsloraError(f"data.max_length: {length} exceeds this backbone's {most} positions; give no more")
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise NewsloraError(f"{file}: cannot be read ({error}); give the adapter folder of a run") from error
-    if not isinstance(values, dict):
-        raise NewsloraError(f"{file}: holds no JSON object; give the adapter folder of a run")
-    return values
-
-
-def _read_names(file: Path) -> tuple[str, ...]:
-    labels = _read_json(file).get("id2label")
-    indices: Iterable[str] = labels if isinstance(labels, dict) else ()
-    if not labels or sorted(indices, key=str) != sorted((str(i) for i in range(len(labels))), key=str):
-        raise NewsloraError(f"{file}: id2label does not name labels 0, 1, …; give the adapter folder of a run")
-    return tuple(str(labels[str(i)]) for i in range(len(labels)))
