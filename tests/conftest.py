@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.newsroom import make_backbone
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
@@ -13,7 +14,6 @@ from newslora.config import RunConfig
 from newslora.data.cleaning import Cleaner
 from newslora.model.classifier import build_model
 from newslora.training.run_folder import RunFolder
-from tests.newsroom import make_backbone
 
 NAMES = ("World", "Sports", "Business", "Sci/Tech")
 WORDS = [

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.newsroom import articles, write_table
 
 from newslora.cli.main import main
 from newslora.config import RunConfig
 from newslora.training.run_folder import RunFolder
 from newslora.workflow import train
-from tests.newsroom import articles, write_table
 
 
 @dataclass(frozen=True)

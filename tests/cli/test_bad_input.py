@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.cli.conftest import Command, Desk, Done
+from tests.newsroom import TOPICS, articles, make_tokenizer, write_table
 from transformers import GPT2Config, GPT2Model
 
 from newslora.model.backbone import quiet_transformers
 from newslora.training.run_folder import RunFolder
-from tests.cli.conftest import Command, Desk, Done
-from tests.newsroom import TOPICS, articles, make_tokenizer, write_table
 
 KNOWN = ", ".join(sorted(TOPICS))
 
@@ -190,7 +190,12 @@ def test_a_run_is_evaluated_on_known_labels_only(command: Command, trained: RunF
     ],
 )  # fmt: skip
 def test_what_cannot_be_classified(
-    command: Command, trained: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], pattern: str
+    command: Command,
+    trained: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    pattern: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     put(write_table(tmp_path / "in.csv", articles(10)), 3, "Courts")
@@ -235,7 +240,9 @@ def test_a_full_disk(
     place = disk(kib)
     monkeypatch.setenv("NEWSLORA_CACHE", str(place / "cache"))
     small = Desk(desk.train, desk.test, desk.backbone, place / "run")
-    refused(command(*small.words()), rf"{place}\S+: cannot be written \(.*No space left on device.*\); free some space.*")
+    refused(
+        command(*small.words()), rf"{place}\S+: cannot be written \(.*No space left on device.*\); free some space.*"
+    )
     assert not [path for path in place.rglob("*") if path.name.endswith((".tmp", ".old"))]
     again = ["--resume"] if small.run.exists() else []
     assert again or kib < 200
@@ -265,9 +272,13 @@ def test_a_console_shows_the_one_line_too(desk: Desk, tmp_path: Path) -> None:
     with desk.test.open("a", newline="") as file:
         csv.writer(file).writerow(["Cooking", "the new recipe of an old baker " * 40])
     words = [str(word) for word in desk.words()]
-    done = subprocess.run([sys.executable, "-m", "newslora.cli.main", *words], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "newslora.cli.main", *words], capture_output=True, text=True, check=False
+    )
     refused(Done(done.returncode, done.stdout, done.stderr), rf"{desk.test}:32: unknown label 'Cooking'; .*: {KNOWN}")
     words = [str(word) for word in desk.words(data_test=None, lora_targets="gate")]
-    done = subprocess.run([sys.executable, "-m", "newslora.cli.main", *words], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "newslora.cli.main", *words], capture_output=True, text=True, check=False
+    )
     refused(Done(done.returncode, done.stdout, done.stderr), r"lora\.targets: 'gate' matches no linear layer; .*")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["test.csv", "train.csv"]

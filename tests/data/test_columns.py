@@ -10,7 +10,7 @@ WORDS = ["harbour", "council", "striker", "lender", "telescope", "verdict", "exp
 
 
 def sentences(count: int, words: int, seed: int = 0) -> list[object]:
-    generator = random.Random(seed)  # noqa: S311
+    generator = random.Random(seed)
     return [" ".join(generator.choices(WORDS, k=words)) + f" {row}" for row in range(count)]
 
 

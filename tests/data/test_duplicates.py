@@ -36,7 +36,7 @@ def test_first_alike() -> None:
 
 
 def test_near_repeats_are_found_exactly_where_the_similarity_says() -> None:
-    generator = random.Random(0)  # noqa: S311
+    generator = random.Random(0)
     texts, expected = [], []
     for row in range(0, 600, 2):
         words = article(generator)
@@ -50,7 +50,7 @@ def test_near_repeats_are_found_exactly_where_the_similarity_says() -> None:
 
 
 def test_near_repeats_join_through_each_other() -> None:
-    words = article(random.Random(1), 60)  # noqa: S311
+    words = article(random.Random(1), 60)
     steps = [[*words[:at], *["x"] * at] if at else words for at in (0, 2, 4, 6)]
     texts = [" ".join(step[at:] + step[:at]) for at, step in enumerate([words] * 4)]
     assert len(steps) == 4
@@ -67,11 +67,11 @@ def test_few_texts(count: int) -> None:
 
 
 def test_many_alike_take_linear_time() -> None:
-    text = " ".join(article(random.Random(2)))  # noqa: S311
+    text = " ".join(article(random.Random(2)))
     assert not first_near([f"{text} {row}" for row in range(20_000)]).any()
 
 
 def test_the_result_does_not_hang_on_the_process() -> None:
-    generator = random.Random(3)  # noqa: S311
+    generator = random.Random(3)
     texts = [" ".join(article(generator)) for _ in range(50)]
     assert np.array_equal(first_near(texts + texts), np.tile(np.arange(50), 2))

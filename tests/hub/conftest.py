@@ -46,7 +46,10 @@ dataset_info:
 def briefs(seed: int, count: int) -> list[str]:
     """Return articles in words of the small tokenizer; row by row their topics follow each other."""
     draw = random.Random(seed)
-    return [" ".join(f"{draw.choice('abc def ghi'.split()[row % 3])}{draw.choice('abcdefghi')}" for _ in range(8)) for row in range(count)]
+    return [
+        " ".join(f"{draw.choice('abc def ghi'.split()[row % 3])}{draw.choice('abcdefghi')}" for _ in range(8))
+        for row in range(count)
+    ]
 
 
 def table(texts: list[str]) -> bytes:
@@ -56,7 +59,11 @@ def table(texts: list[str]) -> bytes:
 
 def data_files(seed: int) -> Files:
     """Return what a revision of the data set holds."""
-    tables = {"data/train.csv": briefs(seed, 90), "data/test.csv": briefs(seed + 1, 30), "letters.csv": briefs(seed + 2, 6)}
+    tables = {
+        "data/train.csv": briefs(seed, 90),
+        "data/test.csv": briefs(seed + 1, 30),
+        "letters.csv": briefs(seed + 2, 6),
+    }
     return {"README.md": CARD} | {path: table(texts) for path, texts in tables.items()}
 
 
@@ -103,7 +110,9 @@ def nobody() -> str:
         return f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
-def run(url: str, home: Path, *command: str, offline: bool = False, given: str = "") -> subprocess.CompletedProcess[str]:
+def run(
+    url: str, home: Path, *command: str, offline: bool = False, given: str = ""
+) -> subprocess.CompletedProcess[str]:
     """Run a Python command against a hub with a cache of its own."""
     settings = {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_OFFLINE": str(int(offline)), "OMP_NUM_THREADS": "1"}
     settings |= {"NEWSLORA_CACHE": str(home / "tokens"), "NO_PROXY": "127.0.0.1,localhost"}

@@ -131,7 +131,7 @@ def test_text_columns_may_be_given(tmp_path: Path, spotter: WordSpotter) -> None
     (tmp_path / "in.csv").write_text("text,note,more\nthe harbour,the telescope,\n")
     predict_file(spotter, str(tmp_path / "in.csv"), str(tmp_path / "out.csv"), text=("note", "more"))
     assert read_back(tmp_path / "out.csv")[0]["label"] == "Sci/Tech"
-    with pytest.raises(NewsloraError, match=r"in\.csv: --data\.text 'body': no such column"):
+    with pytest.raises(NewsloraError, match=r"in\.csv: --text 'body': no such column"):
         predict_file(spotter, str(tmp_path / "in.csv"), str(tmp_path / "out.csv"), text=("body",))
 
 

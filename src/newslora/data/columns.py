@@ -85,9 +85,7 @@ def find_text(
         return tuple(name for name in rest if name in longest)
     only = _only(frame, [name for name in rest if _strings(frame.columns[name])], "the text", option)
     if only is None:
-        raise NewsloraError(
-            f"{frame.source}: no text column found among {listed(frame.columns)}; name it by {option}"
-        )
+        raise NewsloraError(f"{frame.source}: no text column found among {listed(frame.columns)}; name it by {option}")
     return (only,)
 
 

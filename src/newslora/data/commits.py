@@ -48,7 +48,8 @@ def _resolve(repository: str, revision: str | None, kind: Kind) -> str:
             return revision
         raise FileNotFoundError
     reached = _is_reached(repository, revision, kind)
-    commit = HfApi().resolve_revision(repository, repo_type=kind, revision=revision, local_files_only=not reached).resolved
+    found = HfApi().resolve_revision(repository, repo_type=kind, revision=revision, local_files_only=not reached)
+    commit: str = found.resolved
     if not reached and not is_offline_mode():
         _log.warning("%s: the hub cannot be reached; its last commit in the cache is taken (%s)", repository, commit)
     return commit

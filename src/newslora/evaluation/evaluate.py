@@ -159,7 +159,9 @@ def _trained_counts(model: NewsModel, config: RunConfig) -> Counts:
     """Count what training changed: in a loaded model nothing is trainable any more."""
     planner = Planner(deepcopy(model.plain.config), len(model.names), config.model.backbone, config.lora.layers)
     plan = planner.plan(config.lora.targets, config.model.head, config.lora.r, config.lora.budget)
-    return Counts(plan.trainable, model.counts().total)
+    # A saved adapter holds the head's low-rank update folded into its weight: the matrices are counted back in.
+    folded = plan.head_parameters - planner.head("linear", plan.r) if config.model.head == "lora" else 0
+    return Counts(plan.trainable, model.counts().total + folded)
 
 
 def _draw(results: dict[str, Any], folder: Path) -> None:

@@ -29,7 +29,7 @@ from newslora.model.families import FAMILIES, Family, family_of
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _WEIGHTS = "model.safetensors"
 _WEIGHT_FILES = ("config.json", _WEIGHTS, f"{_WEIGHTS}.index.json", "model-*.safetensors")
-_TOKENIZER_FILES = ("config.json", "tokenizer*.json", "vocab.*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json")
+_TOKENIZER_FILES = ("config.json", "*token*.json", "vocab.*", "merges.txt", "*.model")
 # What the libraries raise on files that are missing, damaged, or of another kind than they look.
 _PYTHONS_ERRORS = (OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError)
 _READ_ERRORS = (*_PYTHONS_ERRORS, SafetensorError, StrictDataclassError)
@@ -97,10 +97,8 @@ def load_backbone(
     family = family_of(config, backbone)
     prepare_config(config, names, dropout)
     with _reading(backbone, revision):
-        place, commit = _locate_commit(backbone, revision)
         model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
-            place,
-            revision=commit,
+            _fetch(backbone, revision, *_WEIGHT_FILES),
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
