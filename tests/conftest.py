@@ -1,7 +1,9 @@
 """A small run folder with a real model in it: random weights, a word tokenizer, a cleaner, metrics."""
 
 import json
-from collections.abc import Iterator
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -89,3 +91,21 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def news_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small backbone that knows the words of the invented articles in ``tests/newsroom.py``."""
     return make_backbone(tmp_path_factory.mktemp("news-backbone"))
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mount, and later enlarge, a disk of so many KiB; only root may."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def size(kib: int) -> Path:
+        again = ["-o", "remount"] if place.is_mount() else []
+        mount = ["mount", "-t", "tmpfs", *again, "-o", f"size={kib}k", "tmpfs", str(place)]
+        if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode:
+            pytest.skip("a small disk cannot be mounted here")
+        return place
+
+    yield size
+    if place.is_mount():
+        subprocess.run(["umount", str(place)], check=True)

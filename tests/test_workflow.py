@@ -104,7 +104,6 @@ def test_the_evaluation_is_that_of_the_test_table(whole: RunFolder) -> None:
 
 
 def test_a_loaded_classifier_predicts_what_the_run_predicted(whole: RunFolder) -> None:
-    """Also a guard against a pass with weights folded before the last step: the two would differ."""
     classifier = newslora.NewsClassifier.load(whole.path)
     with (whole.path / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -140,6 +139,7 @@ def test_the_written_settings_repeat_the_run(whole: RunFolder, tmp_path: Path) -
 def test_an_interrupted_run_goes_on_to_the_same_end(
     whole: RunFolder, config: RunConfig, tmp_path: Path, step: int
 ) -> None:
+    """Also a guard against passes with weights folded before the last step: a fresh process would differ."""
     with pytest.raises(KeyboardInterrupt):
         newslora.train(config, tmp_path / "run", report=interrupt_at(step))
     assert not (tmp_path / "run" / "adapter").exists()

@@ -169,7 +169,7 @@ class RunConfig(_Section):
 
     def to_yaml(self) -> str:
         """Return the whole tree as YAML that :func:`load_config` reads back equal."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
     def save(self, path: Path) -> None:
         """Write the tree as YAML, whole or not at all."""

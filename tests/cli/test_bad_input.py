@@ -8,7 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -207,24 +207,6 @@ def test_what_cannot_be_classified(
 def test_a_damaged_run_is_named(command: Command, trained: RunFolder, file: str) -> None:
     (trained.adapter / file).write_bytes(b"\xff\x00{")
     refused(command("predict", trained.path, "the old judge and the new jury"), rf"{trained.adapter}.*")
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Mount, and later enlarge, a disk of so many KiB; only root may."""
-    place = tmp_path / "disk"
-    place.mkdir()
-
-    def size(kib: int) -> Path:
-        again = ["-o", "remount"] if place.is_mount() else []
-        mount = ["mount", "-t", "tmpfs", *again, "-o", f"size={kib}k", "tmpfs", str(place)]
-        if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode:
-            pytest.skip("a small disk cannot be mounted here")
-        return place
-
-    yield size
-    if place.is_mount():
-        subprocess.run(["umount", str(place)], check=True)
 
 
 # From nothing at all to all but the last figure: a whole run takes some 700 KiB, beside 60 KiB of encoded articles.

@@ -8,15 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-import torch
 from tests.hub.server import Files, Hub, Repo, serving
-from tests.model.conftest import tiny_config, tiny_tokenizer
-from transformers import AutoModel
-
-from newslora.model.backbone import quiet_transformers
+from tests.model.conftest import write_backbone
 
 NEW, OLD = "c0ffee" + "0" * 34, "01d" + "0" * 37
 REFS = {"main": NEW, "v1": OLD}
@@ -69,10 +66,7 @@ def data_files(seed: int) -> Files:
 
 def model_files(folder: Path, seed: int) -> Files:
     """Return what a revision of the model holds."""
-    torch.manual_seed(seed)
-    with quiet_transformers():
-        AutoModel.from_config(tiny_config("roberta")).save_pretrained(folder)
-        tiny_tokenizer("roberta").save_pretrained(folder)
+    write_backbone("roberta", folder, seed)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -104,25 +98,29 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def nobody() -> str:
+def down() -> str:
     """The address of a hub that is down."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
-def run(
-    url: str, home: Path, *command: str, offline: bool = False, given: str = ""
-) -> subprocess.CompletedProcess[str]:
-    """Run a Python command against a hub with a cache of its own."""
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of a hub that takes calls and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+def run(url: str, home: Path, *command: str, offline: bool = False, given: str = "") -> CompletedProcess[str]:
+    """Run a Python command against a hub, with a cache of its own."""
     settings = {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_OFFLINE": str(int(offline)), "OMP_NUM_THREADS": "1"}
-    settings |= {"NEWSLORA_CACHE": str(home / "tokens"), "NO_PROXY": "127.0.0.1,localhost"}
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
-    return subprocess.run(
-        [sys.executable, *command], env=inherited | settings, input=given, capture_output=True, text=True, check=False
-    )
+    settings |= {"HF_HUB_ETAG_TIMEOUT": "2", "NEWSLORA_CACHE": str(home / "own"), "NO_PROXY": "127.0.0.1,localhost"}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
+    words = [sys.executable, *command]
+    return subprocess.run(words, env=kept | settings, input=given, capture_output=True, text=True, check=False)
 
 
-def ask(url: str, home: Path, *queries: tuple[str, dict[str, Any]], offline: bool = False) -> list[dict[str, Any]]:
+def ask(url: str, home: Path, *queries: tuple[str, dict[str, str]], offline: bool = False) -> list[dict[str, Any]]:
     """Read from a hub through newslora, in one process; the answers are those of ``reader.py``."""
     reader = Path(__file__).with_name("reader.py")
     done = run(url, home, str(reader), offline=offline, given=json.dumps(queries))

@@ -14,25 +14,20 @@ from typing import Any
 from newslora import NewsloraError
 from newslora.config import DataConfig, RunConfig
 from newslora.data.sources import read_table
-from newslora.model.backbone import load_config, load_tokenizer
-from newslora.model.classifier import build_model
 
 
 def read_model(adapter: str, **model: str) -> dict[str, Any]:
     """Build a classifier on a backbone and save it; tell what its weights are and what is noted of them."""
+    from newslora.model.backbone import load_tokenizer
+    from newslora.model.classifier import build_model
+
     tokenizer = load_tokenizer(model["backbone"], model.get("revision"))
     built = build_model(RunConfig.from_dict({"model": model, "data": {"max_length": 16}}), ("a", "b"))
     built.save_adapter(Path(adapter))
     weights = {name.replace(".base_layer", ""): value for name, value in built.plain.named_parameters()}
     digests = {name: hashlib.sha256(value.detach().numpy().tobytes()).hexdigest() for name, value in weights.items()}
     noted = json.loads((Path(adapter) / "newslora.json").read_text(encoding="utf-8"))
-    return {"ids": tokenizer("cab bad")["input_ids"], "weights": digests, "noted": noted}
-
-
-def read_layers(**model: str) -> int:
-    """Tell how many layers a backbone's configuration has."""
-    layers: int = load_config(**model).num_hidden_layers
-    return layers
+    return {"ids": tokenizer("cab bad ab")["input_ids"], "weights": digests, "noted": noted}
 
 
 def read_rows(source: str, split: str, **settings: str) -> dict[str, Any]:
@@ -44,8 +39,7 @@ def answer(what: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Read one thing; an error that is not the product's own ends the program."""
     begun = time.monotonic()
     try:
-        value = {"model": read_model, "layers": read_layers, "rows": read_rows}[what](**arguments)
-        return {"value": value, "seconds": time.monotonic() - begun}
+        return {"value": {"model": read_model, "rows": read_rows}[what](**arguments)}
     except NewsloraError as error:
         return {"error": str(error), "seconds": time.monotonic() - begun}
 

@@ -60,6 +60,19 @@ def tiny_tokenizer(kind: str) -> PreTrainedTokenizerFast:
     )
 
 
+def write_backbone(kind: str, folder: Path, seed: int) -> None:
+    """Write a backbone's folder: weights without a head, and a tokenizer."""
+    torch.manual_seed(seed)
+    with quiet_transformers():
+        model = AutoModel.from_config(tiny_config(kind))
+        for name, parameter in model.named_parameters():
+            # Away from the all but linear start, where errors hide; norms about 1, or all articles look alike.
+            gain = "norm" in name.lower() and name.endswith("weight")
+            torch.nn.init.normal_(parameter, mean=float(gain), std=0.2)
+        model.save_pretrained(folder)
+        tiny_tokenizer(kind).save_pretrained(folder)
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEWSLORA_CACHE", str(tmp_path_factory.mktemp("cache")))
@@ -73,15 +86,7 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
     def make(kind: str) -> Path:
         if kind not in made:
             folder = tmp_path_factory.mktemp(kind)
-            torch.manual_seed(list(FAMILIES).index(kind))
-            with quiet_transformers():
-                model = AutoModel.from_config(tiny_config(kind))
-                for name, parameter in model.named_parameters():
-                    # Away from the all but linear start, where errors hide; norms about 1, or all articles look alike.
-                    gain = "norm" in name.lower() and name.endswith("weight")
-                    torch.nn.init.normal_(parameter, mean=float(gain), std=0.2)
-                model.save_pretrained(folder)
-                tiny_tokenizer(kind).save_pretrained(folder)
+            write_backbone(kind, folder, seed=list(FAMILIES).index(kind))
             made[kind] = folder
         return made[kind]
 

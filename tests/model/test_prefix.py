@@ -10,6 +10,7 @@ import torch
 from newslora.config import RunConfig
 from newslora.data.batches import make_batch
 from newslora.data.encoding import Encoded
+from newslora.errors import NewsloraError
 from newslora.model.classifier import NewsModel, build_model
 from newslora.model.prefix import build_prefix
 
@@ -79,3 +80,14 @@ def test_a_damaged_file_is_rebuilt_and_not_believed(damage: str, tiny_backbone: 
     assert again.file.read_bytes() == good
     again.discard()
     assert not list(again.file.parent.iterdir())
+
+
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(
+    tiny_backbone: Callable[[str], Path], disk: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under a mapped file without room the system would kill the process."""
+    place = disk(4)
+    monkeypatch.setenv("NEWSLORA_CACHE", str(place))
+    with pytest.raises(NewsloraError, match="No space left on device"):
+        build_prefix(model_of(tiny_backbone("bert")), articles(), memory=0)
+    assert list(place.iterdir()) == []

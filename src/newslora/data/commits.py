@@ -11,8 +11,6 @@ Kind = Literal["model", "dataset"]
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _FIRST_FILE: Final = {"model": "config.json", "dataset": "README.md"}
-_PATIENCE: Final = 10.0
-"""Seconds until a hub that does not answer counts as out of reach."""
 _log = logging.getLogger(__name__)
 
 
@@ -57,13 +55,13 @@ def _resolve(repository: str, revision: str | None, kind: Kind) -> str:
 
 def _is_reached(repository: str, revision: str | None, kind: Kind) -> bool:
     """Ask the hub for a revision; what the hub refuses is raised, that it cannot be asked is not."""
-    from huggingface_hub import HfApi, is_offline_mode
+    from huggingface_hub import HfApi, constants, is_offline_mode
     from huggingface_hub.errors import HfHubHTTPError
 
     if is_offline_mode():
         return False
     try:
-        HfApi().repo_info(repository, repo_type=kind, revision=revision, timeout=_PATIENCE)
+        HfApi().repo_info(repository, repo_type=kind, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except Exception as error:
         if isinstance(error, ValueError) or (isinstance(error, HfHubHTTPError) and error.response.status_code < 500):
             raise

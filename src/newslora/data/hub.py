@@ -1,5 +1,7 @@
 """Data sets of the Hugging Face hub, by id; the address, the cache and offline mode are those of ``datasets``."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,22 +29,40 @@ def read_hub(source: str, config: DataConfig, split: str) -> Frame:
 
     try:
         commit = find_commit(source, config.revision, "dataset")
-        table = _read_prepared(source, config.configuration, commit, split) or datasets.load_dataset(
-            source, name=config.configuration, split=split, revision=commit
-        )
+        name = config.configuration or _default_configuration(source, commit)
+        with _without_bars():
+            table = _read_prepared(source, name or "default", commit, split) or datasets.load_dataset(
+                source, name=name, split=split, revision=commit
+            )
     except Exception as error:  # the hub, the network, the cache and every builder raise their own kinds
         raise NewsloraError(f"{source}: split {split} of the hub data set cannot be had ({reason(error)})") from error
     _check_commit(source, table, commit)
     return _frame(source, table).check()
 
 
-def _read_prepared(source: str, configuration: str | None, commit: str, split: str) -> "Dataset | None":
-    """Return the split if ``datasets`` prepared this very commit before; it asks the hub again, or takes any commit."""
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    # The progress that datasets prints would stand before the command's own, and before the line of an error.
+    from datasets import utils
+
+    shown = utils.is_progress_bar_enabled()
+    utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            utils.enable_progress_bars()
+
+
+def _read_prepared(source: str, configuration: str, commit: str, split: str) -> "Dataset | None":
+    """Return the split if ``datasets`` prepared this commit before.
+
+    It would itself ask the hub again, and without one take whatever commit it prepared last.
+    """
     from datasets.config import HF_DATASETS_CACHE
     from datasets.naming import camelcase_to_snakecase
     from datasets.packaged_modules.cache.cache import Cache
 
-    configuration = configuration or _default_configuration(source, commit)
     *owner, name = source.split("/")
     folder = Path(HF_DATASETS_CACHE, "___".join([*owner, camelcase_to_snakecase(name)]), configuration)
     version = next((path.parent.name for path in folder.glob(f"*/{commit}")), None)
@@ -53,13 +73,15 @@ def _read_prepared(source: str, configuration: str | None, commit: str, split: s
     return table
 
 
-def _default_configuration(source: str, commit: str) -> str:
+def _default_configuration(source: str, commit: str) -> str | None:
+    """Return what the card in the cache names as the default; ``datasets`` offline takes whichever came last."""
     from datasets.utils.metadata import MetadataConfigs
     from huggingface_hub import DatasetCard, try_to_load_from_cache
 
     card = try_to_load_from_cache(source, "README.md", revision=commit, repo_type="dataset")
     known = MetadataConfigs.from_dataset_card_data(DatasetCard.load(card).data) if isinstance(card, str) else None
-    return (known and known.get_default_config_name()) or "default"
+    name: str | None = known.get_default_config_name() if known else None
+    return name
 
 
 def _check_commit(source: str, table: "Dataset", commit: str) -> None:

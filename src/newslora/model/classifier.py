@@ -143,7 +143,7 @@ class NewsModel(nn.Module):
         """
         folder.mkdir(parents=True, exist_ok=True)
         base = backbone.labelled(str(self.identity["backbone"]), self.plain.config, self.identity["weights_sha256"])
-        adapter.save_adapter(self.peft, folder, base, self.identity["revision"])
+        adapter.save_adapter(self.peft, folder, base, self.identity["commit"])
         _save_tokenizer(self.tokenizer, folder)
         self.plain.config.to_json_file(str(folder / "config.json"))
         write_about(folder, self.identity, self.max_length)

@@ -8,7 +8,6 @@ that is resumed, and finds or rebuilds its cache, goes on with the same bits.
 
 import hashlib
 import json
-import os
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,6 +25,7 @@ from newslora.files import write_text, writing
 from newslora.model.classifier import NewsModel
 
 MEMORY = 1 << 30  # bytes kept in memory; what is larger goes to a file
+_BLOCK = 1 << 22  # bytes read or written at a time
 States = npt.NDArray[np.float16]
 
 
@@ -100,7 +100,8 @@ def _write(model: NewsModel, encoded: Encoded, file: Path, shape: tuple[int, int
     with writing(file) as staged:
         # A full disk is an error here; under a mapped file it would kill the process.
         with staged.open("wb") as whole:
-            os.posix_fallocate(whole.fileno(), 0, 2 * shape[0] * shape[1])
+            for start in range(0, size := 2 * shape[0] * shape[1], _BLOCK):
+                whole.write(bytes(min(_BLOCK, size - start)))
         states = np.memmap(staged, dtype=np.float16, mode="r+", shape=shape)
         _fill(model, encoded, states)
         states.flush()
@@ -124,7 +125,7 @@ def _note(file: Path) -> Path:
 def _checksum(file: Path) -> int:
     value = 0
     with file.open("rb") as stream:
-        while block := stream.read(1 << 22):
+        while block := stream.read(_BLOCK):
             value = zlib.crc32(block, value)
     return value
 
