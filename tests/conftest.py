@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from tests.newsroom import make_backbone
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -16,6 +17,10 @@ from newslora.config import RunConfig
 from newslora.data.cleaning import Cleaner
 from newslora.model.classifier import build_model
 from newslora.training.run_folder import RunFolder
+
+# The same examples every time, and no verdict on how busy the machine is.
+settings.register_profile("house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
 
 NAMES = ("World", "Sports", "Business", "Sci/Tech")
 WORDS = [

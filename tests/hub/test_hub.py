@@ -161,18 +161,8 @@ def newslora(url: str, home: Path, *words: str, offline: bool = False) -> Any:
 
 
 TRAIN = ["train", "--data.train", DATA, "--data.test", DATA, "--model.backbone", MODEL, "--model.revision", "v1"]
-TRAIN += [
-    "--data.near_duplicates",
-    "no",
-    "--data.max_length",
-    "16",
-    "--lora.r",
-    "4",
-    "--train.epochs",
-    "4",
-    "--train.batch_size",
-    "8",
-]
+TRAIN += ["--data.near_duplicates", "no", "--data.max_length", "16"]
+TRAIN += ["--lora.r", "4", "--train.epochs", "4", "--train.batch_size", "8"]
 
 
 @pytest.mark.slow
