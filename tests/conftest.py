@@ -85,8 +85,8 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     with torch.no_grad():
         for parameter in model.trainable_parameters():
             torch.nn.init.normal_(parameter, std=0.3)
-    model.save_adapter(run.adapter)
     Cleaner().save(run.adapter / "cleaner.json")
+    model.save_adapter(run.adapter)
     row = {"epoch": 1, "step": 9, "train_loss": 1.4, "train_accuracy": 0.3, "val_loss": 1.3, "val_accuracy": 0.4}
     run.metrics_file.write_text(json.dumps(row | {"val_macro_f1": 0.38, "lr": 1e-3}) + "\n")
     return run

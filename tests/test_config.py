@@ -133,7 +133,7 @@ def test_an_unknown_key_names_the_nearest_one(tree: dict[str, Any], hint: str) -
 
 
 def test_a_key_like_no_other_lists_what_there_is() -> None:
-    assert refusal({"zzzzzz": 1}) == "zzzzzz: unknown setting; known: data, model, lora, train"
+    assert refusal({"zzzzzz": 1}) == "zzzzzz: unknown setting; known: data, model, lora, train, distill"
 
 
 @pytest.mark.parametrize(

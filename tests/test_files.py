@@ -8,7 +8,7 @@ import pytest
 
 from newslora import files
 from newslora.errors import NewsloraError
-from newslora.files import write_text, writing
+from newslora.files import read_bytes, read_json, write_text, writing
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -149,3 +149,51 @@ def test_content_reaches_the_disk_before_the_name(tmp_path: Path, monkeypatch: p
 def test_text_is_written_as_utf8_with_its_line_ends(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "é\n")
     assert (tmp_path / "a.txt").read_bytes() == b"\xc3\xa9\n"
+
+
+def test_a_plain_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"12345")
+    assert read_bytes(tmp_path / "a", 5, "look") == b"12345"
+    with pytest.raises(NewsloraError) as caught:
+        read_bytes(tmp_path / "a", 4, "look")
+    assert str(caught.value) == f"{tmp_path}/a: is larger than the 4 bytes that such a file may have; look"
+
+
+def test_what_is_no_plain_file_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    os.mkfifo(tmp_path / "pipe")  # reading it would wait for ever
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "device").symlink_to("/dev/zero")
+    for name, reason in (
+        ("gone", r"cannot be read \(No such file or directory\)"),
+        ("link", r"cannot be read \(it is a link\)"),
+        ("device", r"cannot be read \(it is a link\)"),
+        ("pipe", "is no plain file"),
+        ("folder", "is no plain file"),
+    ):
+        with pytest.raises(NewsloraError, match=rf"{name}: {reason}; look$"):
+            read_bytes(tmp_path / name, 5, "look")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is not readable as JSON"),
+        (b"{", "is not readable as JSON"),
+        (b"\xff", "is not readable as JSON"),
+        (b"[" * 100_000, "is not readable as JSON"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "is not readable as JSON"),
+        (b"[1]", "holds no JSON object"),
+        (b"null", "holds no JSON object"),
+    ],
+)
+def test_what_is_no_json_object_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(NewsloraError, match=rf"a: {reason}; look$"):
+        read_json(tmp_path / "a", 1 << 20, "look")
+
+
+def test_a_json_object_is_read(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", '{"b": [1, "é"]}')
+    assert read_json(tmp_path / "a", 99, "look") == {"b": [1, "é"]}

@@ -3,20 +3,26 @@
 import json
 import re
 import shlex
+import socket
+import subprocess
+import sys
+import time
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pandas
 import pytest
 
+from newslora.cli import commands
 from newslora.cli.main import _parse, main
 from newslora.config import load_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 QUICK = ["--train.epochs", "1", "--train.warm_head", "false"]
-COMMANDS = ("quickstart", "plan", "train", "evaluate", "predict")
+TRAINS = ("train", "distill", "sweep")
 TIMES = {"seconds", "samples_per_second"}
 
 
@@ -57,7 +63,7 @@ def test_every_mentioned_command_exists(command: str, capsys: pytest.CaptureFixt
     elif options:
         _parse([name, *options])
     else:
-        assert name in COMMANDS
+        assert hasattr(commands, name)
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
@@ -105,5 +111,26 @@ def _run(language: str, text: str) -> None:
         return
     for line in text.strip().splitlines():
         words = shlex.split(line)[1:]
-        fresh = words[0] == "train" and "--resume" not in words and "repeated" not in words
+        if words[0] == "serve":
+            _serve(words)
+            continue
+        fresh = words[0] in TRAINS and "--resume" not in words and "repeated" not in words
         assert main([*words, *(QUICK if fresh else [])]) == 0, line
+
+
+def _serve(words: list[str]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    server = subprocess.Popen([sys.executable, "-m", "newslora.cli.main", *words, "--port", port])
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            assert httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+            break
+        except (httpx.HTTPError, AssertionError):
+            assert server.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    server.terminate()
+    assert server.wait(30) == 0

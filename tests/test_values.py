@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from newslora.errors import NewsloraError
-from newslora.values import Layers, nearest, parse_value, read_yaml
+from newslora.values import Layers, Seeds, nearest, parse_value, read_yaml
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 5)), min_size=1))
@@ -40,6 +40,12 @@ def test_a_mapping_is_read(tmp_path: Path) -> None:
         (b"\xff\xfe\xff", r"a\.yaml: not readable as YAML \(.+\)"),
         (b"", r"a\.yaml: holds no settings; give sections"),
         (b"- 1\n", r"a\.yaml: holds no settings"),
+        (b"lora: &all {r: 8}\ntrain: *all\n", r"a\.yaml:2: not readable as YAML \(aliases are not allowed\)"),
+        (b"a: " + b"[" * 9999, r"a\.yaml: not readable as YAML \(maximum recursion depth exceeded.*\)"),
+        (
+            b"a: 1\n" + b"#" * (1 << 20),
+            r"a\.yaml: is larger than the 1,048,576 bytes that settings may have; give a YAML",
+        ),
         (b"!!python/object/apply:os.system ['true']\n", r"a\.yaml:1: not readable as YAML \(could not determine"),
     ],
 )
@@ -60,3 +66,14 @@ def test_what_cannot_be_read_is_named(name: str, tmp_path: Path) -> None:
 def test_the_nearest_name_or_all() -> None:
     assert nearest("epoch", ["lr", "epochs"]) == "did you mean epochs?"
     assert nearest("zzz", (name for name in ("lr", "epochs"))) == "known: lr, epochs"
+
+
+@pytest.mark.parametrize("text", ["0,1,4", " 0, 1,4", [0, 1, 4], (0, 1, 4)])
+def test_seeds_are_read_from_text_and_from_lists(text: object) -> None:
+    assert TypeAdapter(Seeds).validate_python(text) == (0, 1, 4)
+
+
+@pytest.mark.parametrize("text", ["3", [3], "0,0", "0,x", "-1,2", "", 5])
+def test_what_are_no_several_seeds_is_refused(text: object) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Seeds).validate_python(text)

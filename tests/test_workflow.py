@@ -32,7 +32,8 @@ METRICS = {"epoch", "train_loss", "val_loss", "val_accuracy", "val_macro_f1", "l
 EVALUATION = {"accuracy", "macro_f1", "per_class", "confusion_matrix", "ece", "interval_95", "n"}
 EVALUATION |= {"trainable_parameters", "total_parameters"}
 FILES = {
-    *("config.yaml", "metrics.jsonl", "evaluation.json", "predictions.csv", "README.md"),
+    *("config.yaml", "metrics.jsonl", "evaluation.json", "predictions.csv", "README.md", "report.html"),
+    "environment.json",
     *(f"figures/{name}.{kind}" for name in ("validation_loss", "confusion_matrix") for kind in ("png", "svg")),
     *(f"adapter/{name}" for name in ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json")),
     *("adapter/config.json", "adapter/cleaner.json"),

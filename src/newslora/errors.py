@@ -7,3 +7,7 @@ class NewsloraError(Exception):
     The message is one line: what is wrong, where (``file:line`` for a row of a table), and what would be right.
     The command line prints it as ``error: …`` and leaves with status 2.
     """
+
+
+class Diverged(NewsloraError):
+    """Training has left the finite numbers: these settings do not work on these rows."""

@@ -1,10 +1,14 @@
-"""Writing files so that a reader sees the old content or the new, never half of either."""
+"""Writing files so that a reader sees the old content or the new, never half of either; reading them with limits."""
 
+import errno
+import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from newslora.errors import NewsloraError
 
@@ -55,6 +59,55 @@ def write_text(path: Path, text: str) -> None:
     """
     with writing(path) as staged:
         staged.write_text(text, encoding="utf-8")
+
+
+def read_bytes(file: Path, most: int, advice: str) -> bytes:
+    """Return the content of a file that a stranger may have made.
+
+    Args:
+        file: A plain file; a link is not followed, and a device or pipe not waited for.
+        most: Bytes it may have at most.
+        advice: What to do if it is missing or unfit, for the message.
+
+    Raises:
+        NewsloraError: It cannot be read, is no plain file, or is larger.
+    """
+    try:
+        content = _read_plain(file, most + 1)
+    except OSError as error:
+        reason = "it is a link" if error.errno == errno.ELOOP else error.strerror
+        raise NewsloraError(f"{file}: cannot be read ({reason}); {advice}") from error
+    if content is None:
+        raise NewsloraError(f"{file}: is no plain file; {advice}")
+    if len(content) > most:
+        raise NewsloraError(f"{file}: is larger than the {most:,} bytes that such a file may have; {advice}")
+    return content
+
+
+def read_json(file: Path, most: int, advice: str) -> dict[str, Any]:
+    """Return the object in a JSON file that a stranger may have made; see :func:`read_bytes`.
+
+    Raises:
+        NewsloraError: It cannot be read, is too large, or holds no JSON object.
+    """
+    try:
+        values = json.loads(read_bytes(file, most, advice))
+    except (ValueError, RecursionError) as error:
+        raise NewsloraError(f"{file}: is not readable as JSON; {advice}") from error
+    if not isinstance(values, dict):
+        raise NewsloraError(f"{file}: holds no JSON object; {advice}")
+    return values
+
+
+def _read_plain(file: Path, most: int) -> bytes | None:
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        with open(descriptor, "rb", closefd=False) as stream:
+            return stream.read(most)
+    finally:
+        os.close(descriptor)
 
 
 def _commit(staged: Path, path: Path) -> None:

@@ -3,10 +3,10 @@
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from newslora.errors import NewsloraError
 
@@ -33,10 +33,30 @@ def _layer_range(text: str) -> range:
     return range(int(first), int(last) + 1)
 
 
+def _pairs(value: object) -> object:
+    """Read ``value=16,0-2=4`` from a command line, and YAML's bare layer numbers, as a mapping."""
+    if isinstance(value, str):
+        parts = [part.partition("=") for part in value.split(",") if part.strip()]
+        return {key.strip(): number.strip() for key, _, number in parts}
+    return {str(key): number for key, number in value.items()} if isinstance(value, dict) else value
+
+
+def _several(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < max(2, len(seeds)):
+        raise ValueError("give two seeds or more, each once, such as 0,1,2,3,4")
+    return seeds
+
+
+_MOST = 1 << 20  # bytes of a file of settings
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_listed), AfterValidator(_several)]
 Layers = Annotated[tuple[int, ...], BeforeValidator(_layer_list)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
+Number = TypeVar("Number")
+Pattern = Annotated[dict[str, Number], BeforeValidator(_pairs)]
 
 
 def parse_value(text: str) -> str | None:
@@ -47,6 +67,27 @@ def parse_value(text: str) -> str | None:
     return None if text in {"null", "none", "None"} else text
 
 
+class _Loader(yaml.SafeLoader):
+    """Knows no aliases, by which a few lines can stand for more than the memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        content = file.read(_MOST + 1)
+    if len(content) > _MOST:
+        raise NewsloraError(
+            f"{path}: is larger than the {_MOST:,} bytes that settings may have; give a YAML file of settings"
+        )
+    return content.decode("utf-8")
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 
@@ -54,10 +95,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         NewsloraError: The file cannot be read, is no YAML (the line is named), or holds no mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(_text(path), _Loader)  # noqa: S506 - a safe loader
     except OSError as error:
         raise NewsloraError(f"{path}: cannot be read ({error.strerror}); give a YAML file of settings") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]

@@ -89,7 +89,7 @@ BAD_TABLES: dict[str, tuple[Callable[[Desk], dict[str, object]], str]] = {
         r"lora\.budget: this configuration trains 3,269 parameters, over the budget of 1,500; "
         r"nearest that fit: --lora\.r \d+ --model\.head .*",
     ),
-    "unknown setting": (lambda d: {"lora_rank": 4}, r"--lora\.rank: unknown setting; did you mean lora\.r\?"),
+    "unknown setting": (lambda d: {"lora_rank": 4}, r"--lora\.rank: unknown setting; did you mean lora\.ranks\?"),
     "out of range": (lambda d: {"lora_r": 0}, r"command line: lora\.r: .*greater than 0.*"),
     "no number": (lambda d: {"train_lr": "fast"}, r"command line: train\.lr: .*number.*"),
     "too long": (lambda d: {"data_max_length": 500}, r"data\.max_length: 500 exceeds this backbone's 160 positions; .*"),
@@ -124,7 +124,10 @@ def test_a_file_in_the_place_of_the_folder_is_left_as_it_is(command: Command, de
 
 
 BAD_FILES = {
-    "unknown setting": ("lora:\n  rank: 4\n", r"\S+mine\.yaml: lora\.rank: unknown setting; did you mean lora\.r\?"),
+    "unknown setting": (
+        "lora:\n  rank: 4\n",
+        r"\S+mine\.yaml: lora\.rank: unknown setting; did you mean lora\.ranks\?",
+    ),
     "unknown section": ("lara:\n  r: 4\n", r"\S+mine\.yaml: lara: unknown setting; did you mean lora\?"),
     "no mapping": ("- lora\n", r"\S+mine\.yaml: holds no settings; give sections such as .*"),
     "no section": ("lora: 4\n", r"\S+mine\.yaml: lora: .*"),

@@ -22,7 +22,7 @@ from newslora.cli.main import main
 from newslora.training import stepping
 from newslora.training.run_folder import RunFolder
 
-COMMANDS = ("quickstart", "plan", "train", "evaluate", "predict")
+COMMANDS = ("quickstart", "plan", "train", "evaluate", "predict", "audit", "baseline", "compare")
 TEXTS = [text for _, text in articles(7, seed=3)]
 
 
@@ -333,6 +333,6 @@ def test_a_reader_that_leaves_ends_the_command_quietly(command: Command, monkeyp
     def leave(_: object) -> None:
         raise BrokenPipeError
 
-    monkeypatch.setattr("newslora.cli.commands._print_json", leave)
+    monkeypatch.setattr("newslora.cli.commands.print_json", leave)
     done = command("plan", "--model", "roberta-base", "--labels", 4, "--json")
     assert (done.status, done.err) == (1, "")

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from newslora import NewsloraError
 from newslora.config import DataConfig
+from newslora.data.audit_file import Verdict, write_audit
 from newslora.data.cleaning import Cleaner
 from newslora.data.prepare import Prepared, Split, prepare
 
@@ -96,6 +97,23 @@ def test_the_report_counts_and_shows_what_was_done(prepared: Prepared) -> None:
     for shares in report["classes"].values():
         assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
     assert report["label_base"] is None
+
+
+def test_rows_that_an_audit_flags_are_dropped_first_and_counted(
+    prepared: Prepared, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    train, wrong = prepared.train, {5, 77}
+    marks = [row in wrong for row in range(len(train.places))]
+    rows = zip(train.places, train.labels, marks, strict=True)
+    verdicts = [Verdict(place, prepared.names[label], "", 0.9, drop, (), "") for place, label, drop in rows]
+    write_audit(tmp_path / "audit.csv", verdicts)
+    config = DataConfig(train=train.source, validation_share=0.1, drop=str(tmp_path / "audit.csv"))
+    again = prepare(config, tokenizer, seed=3)
+    left = {*again.train.places, *again.validation.places}
+    assert {*train.places, *prepared.validation.places} - left == {train.places[row] for row in wrong}
+    flagged = again.report["filters"]["flagged"]
+    assert next(iter(again.report["filters"])) == "flagged" and flagged["rows"] == 2
+    assert flagged["examples"][0] == {"place": f"{train.source}:{train.places[5]}", "text": train.texts[5]}
 
 
 def test_one_seed_gives_one_split(prepared: Prepared, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -99,3 +99,16 @@ def test_abstaining_lowers_the_error_rate() -> None:
     assert by_coverage[1.0] == {"coverage": 1.0, "confidence": 0.6, "error_rate": 0.5}
     assert by_coverage[0.5] == {"coverage": 0.5, "confidence": 0.95, "error_rate": 0.0}
     assert curve["aurc"] == pytest.approx((0 + 0 + 1 / 3 + 1 / 2) / 4)
+
+
+def test_the_curve_runs_from_the_surest_row_to_all() -> None:
+    generator = np.random.default_rng(0)
+    sure = generator.uniform(0.5, 1, size=700)
+    curve = risk_coverage(two_class(sure.tolist()), (generator.random(700) > sure).astype(int))
+    coverage, risk = np.transpose(curve["curve"])
+    assert len(coverage) == 100
+    assert (np.diff(coverage) > 0).all()
+    by_coverage = {point["coverage"]: point["error_rate"] for point in curve["points"]}
+    assert (coverage[-1], risk[-1]) == (1.0, by_coverage[1.0])
+    assert risk[49] == by_coverage[0.5]
+    assert risk[:30].mean() < risk[70:].mean()

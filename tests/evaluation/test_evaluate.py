@@ -73,9 +73,11 @@ def test_the_record_is_written_with_what_it_stands_on(run: RunFolder, table: Pat
     assert (results["trainable_parameters"], results["total_parameters"]) == (counts.trainable, counts.total)
     confusions = results["top_confusions"]
     assert sum(pair["count"] for pair in confusions) == round(40 * (1 - results["accuracy"]))
-    assert {"confusion_matrix.png", "confusion_matrix.svg", "reliability.png", "reliability.svg"} == {
-        file.name for file in run.figures.iterdir()
+    names = ("confusion_matrix", "reliability", "risk_coverage")
+    assert {file.name for file in run.figures.iterdir()} == {
+        f"{name}.{kind}" for name in names for kind in ("png", "svg")
     }
+    assert sum(part["n"] for part in results["slices"] if part["by"] == "length") == 40
 
 
 def test_another_folder_leaves_the_run_as_it_is(run: RunFolder, table: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from matplotlib.image import imread
 
 from newslora.config import RunConfig
 from newslora.evaluation import figures
-from newslora.evaluation.calibration import reliability_bins
+from newslora.evaluation.calibration import reliability_bins, risk_coverage
 from newslora.training.run_folder import RunFolder
 
 NAMES = ("World", "Sports", "Business", "Sci/Tech")
@@ -48,8 +48,8 @@ def make_run(path: Path, epochs: int = 6, steps: int = 120, best_by: str = "macr
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that the code under test saves."""
     seen: list[Figure] = []
-    save = figures._save
-    monkeypatch.setattr(figures, "_save", lambda figure, stem: (seen.append(figure), save(figure, stem))[1])
+    save = figures.save_figure
+    monkeypatch.setattr(figures, "save_figure", lambda figure, stem: (seen.append(figure), save(figure, stem))[1])
     return seen
 
 
@@ -140,3 +140,17 @@ def test_drawing_from_another_thread(tmp_path: Path) -> None:
     thread.start()
     thread.join()
     assert (tmp_path / "confusion_matrix.png").exists()
+
+
+def test_risk_coverage_shows_the_curve_between_its_bounds(tmp_path: Path, drawn: list[Figure]) -> None:
+    generator = np.random.default_rng(0)
+    sure = generator.uniform(0.5, 1, size=500)
+    figures_ = risk_coverage(np.stack([sure, 1 - sure], axis=1), (generator.random(500) > sure).astype(int))
+    assert figures.draw_risk_coverage(figures_, tmp_path, "Abstaining") == tmp_path / "risk_coverage.png"
+    chance, curve, least = (line.get_ydata() for line in drawn[0].axes[0].get_lines())
+    assert curve.tolist() == [risk for _, risk in figures_["curve"]]
+    assert (least <= curve + 1e-12).all()
+    assert chance[-1] == curve[-1] == pytest.approx(least[-1])
+    words = texts_of(drawn[0])
+    assert all(part in words for part in ("share of articles answered", "share of those answered", "Abstaining"))
+    assert (tmp_path / "risk_coverage.svg").exists()

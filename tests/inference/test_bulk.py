@@ -2,6 +2,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -19,13 +20,19 @@ WORDS = ("harbour", "striker", "quarterly", "telescope")
 TEXTS = [f"The {WORDS[i % 4]} was on every page of the {i}th paper." for i in range(23)]
 
 
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing of the project catches it."""
+
+
 class WordSpotter:
     """Knows a class by one word each, and remembers how many texts it got at a time."""
 
     names = ("World", "Sports", "Business", "Sci/Tech")
 
-    def __init__(self) -> None:
+    def __init__(self, fingerprint: str = "spotter", stop: int = 99) -> None:
+        self.fingerprint = fingerprint
         self.blocks: list[int] = []
+        self._stop = stop
 
     def repair(self, text: object) -> str:
         if not isinstance(text, str) or not text.strip():
@@ -33,6 +40,8 @@ class WordSpotter:
         return text.strip()
 
     def predict_repaired(self, texts: Sequence[str]) -> np.ndarray:
+        if len(self.blocks) == self._stop:
+            raise Killed
         self.blocks.append(len(texts))
         scores = np.array([[0.7 if word in text else 0.1 for word in WORDS] for text in texts])
         return scores.reshape(len(texts), 4)
@@ -191,6 +200,69 @@ def test_a_failure_leaves_the_earlier_output(tmp_path: Path, spotter: WordSpotte
         predict_file(spotter, str(tmp_path / "in.csv"), str(tmp_path / "out.csv"), block=4)
     assert (tmp_path / "out.csv").read_text() == "earlier"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["in.csv", "out.csv"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl.gz", "parquet"])
+@pytest.mark.parametrize("stop", range(6))
+def test_killed_work_goes_on_where_it_was(tmp_path: Path, kind: str, stop: int) -> None:
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(TEXTS)))
+    skipping = {"on_error": "skip", "block": 4}
+    with (tmp_path / "in.jsonl").open("a") as file:
+        file.write('{"text": ""}\n' * 3)
+    whole = predict_file(WordSpotter(), str(tmp_path / "in.jsonl"), str(tmp_path / f"whole.{kind}"), **skipping)
+    with pytest.raises(Killed):
+        predict_file(WordSpotter(stop=stop), str(tmp_path / "in.jsonl"), str(tmp_path / f"out.{kind}"), **skipping)
+    rest, done = WordSpotter(), list[int]()
+    again = predict_file(
+        rest, str(tmp_path / "in.jsonl"), str(tmp_path / f"out.{kind}"), progress=done.append, **skipping
+    )
+    assert again == whole == BulkResult(written=23, skipped=3)
+    assert (sum(rest.blocks), sum(done)) == (23 - 4 * stop, 26)
+    assert (tmp_path / f"out.{kind}").read_bytes() == (tmp_path / f"whole.{kind}").read_bytes()
+
+
+@pytest.mark.parametrize("change", ["input", "time", "classifier", "columns", "block"])
+def test_other_work_starts_anew(tmp_path: Path, change: str) -> None:
+    source, target = tmp_path / "in.csv", str(tmp_path / "out.csv")
+    write_csv(source)
+    with pytest.raises(Killed):
+        predict_file(WordSpotter(stop=3), str(source), target, block=4)
+    if change == "input":
+        source.write_text(source.read_text() + "23,the harbour\n")
+    if change == "time":
+        os.utime(source, ns=(1, 1))
+    other, told = WordSpotter("another" if change == "classifier" else "spotter"), list[str]()
+    text = ("id",) if change == "columns" else None
+    predict_file(other, str(source), target, text=text, block=5 if change == "block" else 4, note=told.append)
+    assert sum(other.blocks) == (24 if change == "input" else 23)
+    assert told[0].endswith("made from another input, model or setting; starting anew")
+
+
+def test_an_interruption_keeps_what_is_done(tmp_path: Path, spotter: WordSpotter) -> None:
+    class Interrupted(WordSpotter):
+        def predict_repaired(self, texts: Sequence[str]) -> np.ndarray:
+            if len(self.blocks) == 2:
+                raise KeyboardInterrupt
+            return super().predict_repaired(texts)
+
+    write_csv(tmp_path / "in.csv")
+    with pytest.raises(KeyboardInterrupt):
+        predict_file(Interrupted(), str(tmp_path / "in.csv"), str(tmp_path / "out.csv"), block=10)
+    predict_file(spotter, str(tmp_path / "in.csv"), str(tmp_path / "out.csv"), block=10)
+    assert spotter.blocks == [3]
+
+
+def test_standard_input_is_never_taken_for_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(classifier: WordSpotter) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the harbour\nthe striker\n")))
+        predict_file(classifier, "-", str(tmp_path / "out.jsonl"), block=1)
+
+    with pytest.raises(Killed):
+        start(WordSpotter(stop=1))
+    second = WordSpotter()
+    start(second)
+    assert second.blocks == [1, 1]
+    assert [row["label"] for row in read_back(tmp_path / "out.jsonl")] == ["World", "Sports"]
 
 
 def test_a_late_column_of_an_added_name_is_not_overwritten(tmp_path: Path, spotter: WordSpotter) -> None:

@@ -1,5 +1,6 @@
 """An adapter folder is peft's own: plain peft, transformers and arithmetic by hand give what newslora gives."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +16,11 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from newslora.data.encoding import Encoded
 from newslora.errors import NewsloraError
-from newslora.model.adapter import quiet
+from newslora.model.adapter import load_adapter, quiet
 from newslora.model.backbone import quiet_transformers
 from newslora.model.classifier import load_model, predict_logits
 from newslora.model.families import FAMILIES
+from newslora.model.seal import seal
 
 NAMES = ("World", "Sports", "Sci/Tech")
 ROWS = ragged_articles(np.random.default_rng(1).integers(1, 129, 100).tolist())
@@ -193,12 +195,61 @@ def widen_a_tensor(file: Path) -> None:
     save_file(tensors | {key: torch.zeros(5, 8)}, file)
 
 
-@pytest.mark.parametrize("damage", [cut_short, lose_a_tensor, lose_the_head, widen_a_tensor, Path.unlink])
+def add_a_tensor(file: Path) -> None:
+    save_file(load_file(file) | {"base_model.model.bert.more": torch.zeros(2)}, file)
+
+
+def halve_the_numbers(file: Path) -> None:
+    save_file({name: tensor.half() for name, tensor in load_file(file).items()}, file)
+
+
+def spoil_a_number(file: Path) -> None:
+    tensors = load_file(file)
+    next(iter(tensors.values())).view(-1)[0] = math.nan
+    save_file(tensors, file)
+
+
+DAMAGES = [cut_short, lose_a_tensor, lose_the_head, widen_a_tensor, Path.unlink]
+DAMAGES += [add_a_tensor, halve_the_numbers, spoil_a_number]
+
+
+@pytest.mark.parametrize("again", [False, True])  # whether it is sealed again
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_adapter_is_refused_in_one_line(
-    damage: Callable[[Path], None], tiny_backbone: Callable[[str], Path], tmp_path: Path
+    damage: Callable[[Path], None], again: bool, tiny_backbone: Callable[[str], Path], tmp_path: Path
 ) -> None:
     random_model(tiny_backbone("bert")).save_adapter(tmp_path)
     damage(tmp_path / "adapter_model.safetensors")
+    if again:
+        seal(tmp_path)
     with pytest.raises(NewsloraError, match="use the run it came from") as caught:
         load_model(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_pickle_is_never_taken_for_the_adapter(tiny_backbone: Callable[[str], Path], tmp_path: Path) -> None:
+    """peft's own loader reads adapter_model.bin where the safetensors file is missing."""
+    model = random_model(tiny_backbone("bert"))
+    model.save_adapter(tmp_path)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_model.safetensors").unlink()
+    torch.save(tensors, tmp_path / "adapter_model.bin")
+    seal(tmp_path)
+    with pytest.raises(NewsloraError, match="may be a pickle, which can run code"):
+        load_model(tmp_path)
+    with pytest.raises(NewsloraError, match=r"adapter_model\.safetensors: cannot be read"):
+        load_adapter(plain(tiny_backbone("bert")), tmp_path, FAMILIES["bert"])
+
+
+def test_an_adapter_is_not_merged_into_its_backbone_twice(tiny_backbone: Callable[[str], Path], tmp_path: Path) -> None:
+    """On a backbone that already holds the update it would count double: the weights' digest tells it from the old."""
+    model = random_model(tiny_backbone("bert"), NAMES)
+    model.save_adapter(tmp_path / "adapter")
+    merged = load_model(tmp_path / "adapter").peft.merge_and_unload()
+    with quiet_transformers():
+        merged.save_pretrained(tmp_path / "merged")
+    own = json.loads((tmp_path / "adapter" / "newslora.json").read_text())
+    (tmp_path / "adapter" / "newslora.json").write_text(json.dumps(own | {"backbone": str(tmp_path / "merged")}))
+    seal(tmp_path / "adapter")
+    with pytest.raises(NewsloraError, match="is not the one that the adapter was trained on"):
+        load_model(tmp_path / "adapter")

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -139,3 +140,19 @@ def test_a_full_disk_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.Monk
         write_checkpoint(tmp_path, FILES, step=2)
     assert [p.name for p in tmp_path.iterdir()] == ["last"]
     assert read_checkpoint(tmp_path / "last") == FILES
+
+
+def test_links_in_a_checkpoint_are_not_followed(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path / "checkpoints", FILES, step=1)
+    (tmp_path / "elsewhere").write_bytes(FILES["state.json"])
+    (path / "state.json").unlink()
+    (path / "state.json").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(NewsloraError, match=r"state\.json: cannot be read \(it is a link\); the checkpoint is damaged"):
+        read_checkpoint(path)
+
+
+def test_a_manifest_of_any_size_is_not_read(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path, FILES, step=1)
+    os.truncate(path / "manifest.json", 1 << 40)
+    with pytest.raises(NewsloraError, match="larger than the 1,048,576 bytes"):
+        read_checkpoint(path)

@@ -55,3 +55,17 @@ def test_outside_the_main_thread_signals_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert handlers == [signal.getsignal(signal.SIGTERM)]
+
+
+def test_a_signal_that_follows_at_once_is_the_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("newslora.training.interrupt.time.monotonic", lambda: now[0])
+    with Interrupt(grace=1.0) as interrupt:
+        os.kill(os.getpid(), signal.SIGINT)
+        now[0] += 0.9
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupt.received == signal.SIGINT
+        now[0] += 0.1
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)

@@ -16,7 +16,7 @@ from newslora.errors import NewsloraError
 from newslora.training import loop
 from newslora.training.checkpoints import find_checkpoint, read_checkpoint
 from newslora.training.loop import fit
-from newslora.training.progress import CheckpointSaved, EpochDone, Event, Started, StepDone
+from newslora.training.progress import CheckpointSaved, EpochDone, Event, Started, StepDone, StepSkipped
 from newslora.training.run_folder import RunFolder
 from newslora.training.snapshot import trainable_tensors
 
@@ -239,11 +239,26 @@ def test_a_resume_that_would_change_the_result_is_refused(
     assert (tmp_path / "run" / "config.yaml").read_text() == before
 
 
-def test_a_checkpoint_is_written_when_its_time_has_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("newslora.training.recorder.CHECKPOINT_SECONDS", -1.0)
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [({"checkpoint_minutes": 1e-9}, [*range(1, 10), 9]), ({"checkpoint_steps": 4}, [4, 8, 9]), ({}, [9])],
+)
+def test_a_checkpoint_is_written_when_its_time_has_come(
+    tmp_path: Path, settings: dict[str, Any], expected: list[int]
+) -> None:
     events: list[Event] = []
-    train(tmp_path / "run", epochs=1, report=events.append)
-    assert [event.step for event in events if isinstance(event, CheckpointSaved)] == [*range(1, 10), 9]
+    train(tmp_path / "run", epochs=1, report=events.append, **settings)
+    assert [event.step for event in events if isinstance(event, CheckpointSaved)] == expected
+
+
+def test_how_often_checkpoints_are_written_may_change_and_changes_nothing(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(Crash):
+        train(tmp_path / "run", report=crash_on(StepDone, 13), checkpoint_steps=5)
+    events: list[Event] = []
+    train(tmp_path / "run", resume=True, report=events.append, checkpoint_steps=2)
+    assert isinstance(events[0], Started)
+    assert events[0].step == 10
+    assert outcome(tmp_path / "run") == outcome(whole)
 
 
 class Diverging(TinyModel):
@@ -258,6 +273,29 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_name(tmp_path: Path) -> None
         fit(config, data, Diverging(), run, lambda _: None)  # type: ignore[arg-type]
     assert "no checkpoint yet; lower train.lr" in str(caught.value)
     assert find_checkpoint(run.checkpoints) is None
+
+
+def test_a_step_that_diverges_may_be_left_out(tmp_path: Path) -> None:
+    config, data = make_config(on_divergence="skip"), make_data()
+    run, events = RunFolder.create(tmp_path / "run", config), []
+    fit(config, data, Diverging(), run, events.append)  # type: ignore[arg-type]
+    skipped = [event for event in events if isinstance(event, StepSkipped)]
+    assert len(skipped) == 3  # once an epoch
+    assert all("32" in event.reason for event in skipped)
+    assert all(math.isfinite(row["train_loss"]) for row in run.metrics())
+    with pytest.raises(SystemExit):
+        fit(config, data, Diverging(), RunFolder.create(tmp_path / "again", config), signal_at(11, signal.SIGTERM))  # type: ignore[arg-type]
+    fit(config, data, Diverging(), RunFolder.open(tmp_path / "again"), lambda _: None, resume=True)  # type: ignore[arg-type]
+    assert outcome(tmp_path / "again") == outcome(tmp_path / "run")
+
+
+def test_another_backbone_is_no_place_to_go_on(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        train(tmp_path / "run", report=signal_at(5, signal.SIGTERM))
+    model = TinyModel()
+    model.identity = {"weights_sha256": "00ff"}
+    with pytest.raises(NewsloraError, match="cannot resume, the backbone's weights have changed"):
+        fit(make_config(), make_data(), model, RunFolder.open(tmp_path / "run"), lambda _: None, resume=True)  # type: ignore[arg-type]
 
 
 def test_divergence_names_the_last_good_checkpoint(tmp_path: Path) -> None:

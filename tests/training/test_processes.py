@@ -1,4 +1,4 @@
-"""Runs killed outright, and runs of two processes; each starts Python anew, so all are marked slow."""
+"""Runs killed outright, and what processes that train together say to each other; each starts Python anew: slow."""
 
 import json
 import os
@@ -27,10 +27,14 @@ def start(path: Path, settings: dict[str, Any], *options: str, **env: str) -> su
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", **env})
 
 
-def start_two(path: Path, settings: dict[str, Any], *options: str) -> list[subprocess.Popen[bytes]]:
+def free_port() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "WORLD_SIZE": "2"}
+        return str(probe.getsockname()[1])
+
+
+def start_two(path: Path, settings: dict[str, Any], *options: str) -> list[subprocess.Popen[bytes]]:
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
     return [start(path, settings, *options, RANK=str(r), LOCAL_RANK=str(r), **place) for r in range(2)]
 
 
@@ -91,6 +95,65 @@ def test_killed_at_any_moment_a_run_goes_on_exactly(tmp_path: Path) -> None:
     assert len(RunFolder(tmp_path / "killed").metrics()) < SETTINGS["epochs"]
     assert start(tmp_path / "killed", SETTINGS, "--resume").wait(120) == 0
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+
+
+TALK = """
+import os, sys
+from newslora.errors import NewsloraError
+from newslora.training import processes
+rank = processes.start_processes().process_index
+
+def tell(what, make):
+    try:
+        answer = make()
+    except NewsloraError as error:
+        answer = f"error: {error}"
+    print(rank, what, answer, flush=True)
+
+def fail(where):
+    if rank == where:
+        raise NewsloraError(f"no room on {where}")
+    return rank
+
+tell("main", lambda: processes.from_main(lambda: f"made by {rank}"))
+tell("agreed", lambda: processes.agreed(lambda: rank))
+for where in (0, 1):
+    tell("main fails", lambda: processes.from_main(lambda: fail(where)))
+    tell("one fails", lambda: processes.agreed(lambda: fail(where)))
+import torch
+weight = torch.nn.Parameter(torch.full((2, 2), float(rank + 5)))
+processes.share_weights([weight])
+print(rank, "weights", weight.unique().tolist(), flush=True)
+if rank == 1:
+    os._exit(9)
+tell("lost", lambda: processes.from_main(lambda: 1) and processes.agreed(lambda: 1))
+"""
+
+
+def test_a_fault_of_one_process_ends_all_with_one_message_and_a_lost_one_is_told_of(tmp_path: Path) -> None:
+    script = tmp_path / "talk.py"
+    script.write_text(TALK)
+    place = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    place["MASTER_PORT"] = free_port()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script)],
+            env=place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0].splitlines() for process in processes]
+    assert [process.returncode for process in processes] == [0, 9]
+    for rank in range(2):
+        assert said[rank][:7] == [
+            f"{rank} main made by 0", f"{rank} agreed {rank}", f"{rank} main fails error: no room on 0",
+            f"{rank} one fails error: no room on 0", f"{rank} main fails 0", f"{rank} one fails error: no room on 1",
+            f"{rank} weights [5.0]",
+        ]  # fmt: skip
+    assert said[0][7].startswith("0 lost error: another process of this run was lost (")
+    assert said[0][7].endswith("look at its last words, then train on with --resume")
 
 
 def wait_for_epoch(path: Path, epoch: int, process: subprocess.Popen[bytes]) -> None:

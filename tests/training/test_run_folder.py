@@ -52,7 +52,7 @@ def test_metrics_leaves_out_a_line_still_being_written(tmp_path: Path) -> None:
     assert run.metrics() == [{"epoch": 1}, {"epoch": 2}]
 
 
-@pytest.mark.parametrize("line", ["{broken", "[1]"])
+@pytest.mark.parametrize("line", ["{broken", "[1]", "[" * 100_000])
 def test_metrics_names_a_bad_line(tmp_path: Path, line: str) -> None:
     run = RunFolder(tmp_path)
     run.metrics_file.write_text(f'{{"epoch": 1}}\n{line}\n')

@@ -58,3 +58,23 @@ def test_adamw_is_the_published_update() -> None:
     optimizer.step()
     # First step: both moments' bias corrections cancel, so each entry moves by lr against the gradient's sign.
     torch.testing.assert_close(parameter.detach(), torch.tensor([[1 * 0.999 - 0.1, -2 * 0.999 + 0.1]]))
+
+
+def test_lora_plus_moves_b_faster_by_its_ratio() -> None:
+    # Hayou et al. 2024, section 4: one learning rate for A and λ times as much for B; all else takes A's.
+    a, b, bias = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(4, 2)), nn.Parameter(torch.ones(4))
+    config = TrainConfig(lr=0.01, weight_decay=0.0, b_lr_ratio=8)
+    optimizer = build_optimizer([a, b, bias], config, b_matrices=[b])
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 3
+    for parameter in (a, b, bias):
+        parameter.grad = torch.full_like(parameter, 0.3)
+    optimizer.step()
+    # AdamW's first step moves each entry by its learning rate.
+    for parameter, moved in ((a, 0.01), (b, 0.08), (bias, 0.01)):
+        torch.testing.assert_close(parameter.detach(), torch.full_like(parameter, 1 - moved))
+
+
+def test_without_a_ratio_b_is_in_no_group_of_its_own() -> None:
+    b = nn.Parameter(torch.ones(4, 2))
+    [group] = build_optimizer([b], TrainConfig(), b_matrices=[b]).param_groups
+    assert group["rate"] == 1.0

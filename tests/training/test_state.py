@@ -83,6 +83,10 @@ DATA = make_data()
         ({"lora": {"targets": "key"}}, r"lora.targets is ['key'] but was ['query', 'value']"),
         ({"train": {"epochs": 2}}, "train.epochs is 2 but was 3"),
         ({"train": {"epochs": 4, "trackers": "wandb"}, "data": {"test": "other.csv"}}, None),
+        (
+            {"train": {"checkpoint_minutes": 1, "checkpoint_steps": 5, "on_divergence": "skip", "greatest_loss": 9}},
+            None,
+        ),
     ],
 )
 def test_settings_that_would_change_the_result_are_named(changes: dict[str, dict[str, object]], expected: str) -> None:
@@ -95,6 +99,8 @@ def test_other_rows_and_other_processes_are_named() -> None:
     assert Identity.of(RunConfig(), DATA, 2).difference(earlier) == "2 processes train but 1 did"
     other = Identity.of(RunConfig(), make_data(rows=69), 1)
     assert other.difference(earlier) == "the training or validation rows have changed"
+    backbone = Identity.of(RunConfig(), DATA, 1, "00ff")
+    assert backbone.difference(earlier) == "the backbone's weights have changed"
 
 
 def test_the_digest_sees_labels_tokens_names_and_validation() -> None:

@@ -37,6 +37,7 @@ class TinyModel(nn.Module):
 
     def __init__(self, seed: int = 0, dropout: float = 0.2) -> None:
         super().__init__()
+        self.identity: dict[str, str | None] = {"weights_sha256": None}
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.embedding = nn.Embedding(30, 8).requires_grad_(False)

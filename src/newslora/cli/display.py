@@ -13,7 +13,7 @@ from rich.table import Table
 
 from newslora.data.prepare import Prepared
 from newslora.model.budget import Plan
-from newslora.training.progress import EpochDone, Event, Started, StepDone
+from newslora.training.progress import EpochDone, Event, Started, StepDone, StepSkipped
 from newslora.training.run_folder import RunFolder
 from newslora.workflow import Built
 
@@ -60,6 +60,8 @@ def _say(console: Console, message: Message) -> None:
             text = _started(message)
         case EpochDone():
             text = _epoch(message)
+        case StepSkipped():
+            text = f"step {message.step} left out: {message.reason}"
         case _:
             return
     console.print(text, highlight=False, soft_wrap=True)
@@ -116,7 +118,9 @@ def finished(console: Console, run: RunFolder, results: dict[str, Any] | None) -
         best = max(run.metrics(), key=lambda row: row["val_macro_f1"])
         console.print(f"validation accuracy {best['val_accuracy']:.4f} (no test table given)", highlight=False)
     console.print(
-        f"figures: {run.figures}\nmodel card: {run.card}\nadapter: {run.adapter}", highlight=False, soft_wrap=True
+        f"report: {run.report}\nfigures: {run.figures}\nmodel card: {run.card}\nadapter: {run.adapter}",
+        highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -139,13 +143,6 @@ def headline(console: Console, text: str, answer: dict[str, Any], run: Path) -> 
     """Show one classified headline and the command that classifies another."""
     console.print(f"“{text}” → {answer['label']} ({answer['score']:.0%})", highlight=False)
     console.print(f'try your own: newslora predict {run} "…"', highlight=False, soft_wrap=True)
-
-
-def answers(console: Console, texts: Sequence[str], results: Sequence[dict[str, Any]]) -> None:
-    """Show a line for each classified text."""
-    for text, answer in zip(texts, results, strict=True):
-        short = text if len(text) <= 60 else f"{text[:57]}…"
-        console.print(f"{answer['label']} ({answer['score']:.1%})  {short}", highlight=False, markup=False)
 
 
 SHOWN_RANKS = (4, 8, 16, 32)

@@ -27,22 +27,30 @@ class Filtered:
 
 
 def filter_rows(
-    texts: Sequence[str], labels: NDArray[np.int64], tokens: NDArray[np.int64], config: DataConfig
+    texts: Sequence[str],
+    labels: NDArray[np.int64],
+    tokens: NDArray[np.int64],
+    config: DataConfig,
+    flagged: Rows | None = None,
 ) -> Filtered:
     """Take out the rows that would teach little or wrong; each filter sees what the ones before it left.
 
-    In order: ``empty``; ``non_letters`` (share of letters below ``min_letters``); ``too_short`` and ``too_long``;
-    ``label_conflict`` (all rows of a text that stands under two labels); ``duplicate`` and ``near_duplicate`` (all but
-    the first of the rows alike).
+    In order: ``flagged`` (where such rows are given); ``empty``; ``non_letters`` (share of letters below
+    ``min_letters``); ``too_short`` and ``too_long``; ``label_conflict`` (all rows of a text that stands under two
+    labels); ``duplicate`` and ``near_duplicate`` (all but the first of the rows alike).
 
     Args:
         texts: Repaired texts.
         labels: Class of each row, int64 [rows].
         tokens: Tokens of each row before truncation, special tokens included, int64 [rows].
         config: Gives the bounds.
+        flagged: Positions of the rows that an audit says to drop.
     """
     keys = first_alike([normalise(text) for text in texts])
-    filters: dict[str, Callable[[Rows], Mask]] = {
+    filters: dict[str, Callable[[Rows], Mask]] = {}
+    if flagged is not None:
+        filters["flagged"] = lambda rows: np.isin(rows, flagged)
+    filters |= {
         "empty": lambda rows: np.array([not texts[row] for row in rows], dtype=bool),
         "non_letters": lambda rows: np.array([_letters(texts[row]) < config.min_letters for row in rows], dtype=bool),
         "too_short": lambda rows: tokens[rows] < config.min_tokens,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from newslora.config import DataConfig
+from newslora.data.audit_file import read_flagged
 from newslora.data.cleaning import Cleaner
 from newslora.data.encoding import Encoded, encode_and_count
 from newslora.data.filters import Filtered, filter_rows
@@ -16,6 +17,7 @@ from newslora.data.labels import encode_labels, label_base, label_names
 from newslora.data.leaks import EXAMPLES, example, find_leaks
 from newslora.data.sources import Table, read_table
 from newslora.data.splits import Rows, draw_stratified, split_stratified
+from newslora.data.teaching import Teaching
 from newslora.errors import NewsloraError
 
 
@@ -58,6 +60,7 @@ class Prepared:
         test: As given.
         cleaner: The repair that the texts went through, and that must travel with the model.
         report: What was read, repaired, dropped and shared, as plain JSON values.
+        teaching: What a teacher says of the training rows, if there is one.
     """
 
     names: tuple[str, ...]
@@ -66,6 +69,7 @@ class Prepared:
     test: Split | None
     cleaner: Cleaner
     report: dict[str, Any]
+    teaching: Teaching | None = None
 
 
 def prepare(config: DataConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> Prepared:
@@ -89,7 +93,8 @@ def prepare(config: DataConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -
     cleaner = Cleaner(config.drop_agency)
     made = {side: _make(table, (names, base), cleaner, tokenizer, config.max_length) for side, table in tables.items()}
     whole, tokens = made["train"]
-    filtered = filter_rows(whole.texts, np.array(whole.labels), tokens, config)
+    flagged = None if config.drop is None else _flagged(config.drop, whole, names)
+    filtered = filter_rows(whole.texts, np.array(whole.labels), tokens, config, flagged)
     _check_left(whole, filtered)
     splits = {side: split for side, (split, _) in made.items()} | _divide(
         whole, filtered.kept, config, seed, "validation" in made
@@ -118,6 +123,10 @@ def _make(
     texts = [cleaner.repair(text) for text in table.texts]
     encoded, tokens = encode_and_count(texts, tokenizer, max_length)
     return Split(texts, labels, table.places, table.source, encoded), tokens
+
+
+def _flagged(audit: str, whole: Split, names: Sequence[str]) -> Rows:
+    return read_flagged(audit, whole.places, [names[label] for label in whole.labels], whole.source)
 
 
 def _check_left(whole: Split, filtered: Filtered) -> None:

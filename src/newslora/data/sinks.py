@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,8 +21,27 @@ from newslora.files import writing
 Write = Callable[[Sequence[dict[str, Any]]], None]
 
 
+def check_target(target: Path) -> None:
+    """Refuse a name that no table can be written to.
+
+    Raises:
+        NewsloraError: An unknown ending, or a folder of that name.
+    """
+    if kind_of(str(target)) == "parquet" and target.suffix == ".gz":
+        raise NewsloraError(f"{target}: Parquet is compressed by itself; leave off .gz")
+    if target.is_dir():
+        raise NewsloraError(f"{target}: is a folder; give a file's name")
+
+
 @contextmanager
-def open_sink(target: str, columns: Sequence[str], schema: pa.Schema | None = None) -> Iterator[Write]:
+def open_sink(
+    target: str,
+    columns: Sequence[str],
+    schema: pa.Schema | None = None,
+    *,
+    header: bool = True,
+    named: Path | None = None,
+) -> Iterator[Write]:
     """Open a table for writing; it appears under its name when the block ends without an error, or not at all.
 
     Args:
@@ -29,6 +49,8 @@ def open_sink(target: str, columns: Sequence[str], schema: pa.Schema | None = No
             the text kinds), or ``-`` for JSON lines on standard output.
         columns: Column names, in order. JSON lines may have others too.
         schema: Types of the columns for Parquet; found from the first block when not given.
+        header: Whether a CSV or TSV file begins with the columns' names.
+        named: The table that the file is a part of, for messages; itself when not given.
 
     Yields:
         A function that writes a block of rows.
@@ -40,16 +62,42 @@ def open_sink(target: str, columns: Sequence[str], schema: pa.Schema | None = No
         yield _json_writer(sys.stdout.buffer)
         return
     kind, path = kind_of(target), Path(target)
-    if kind == "parquet" and path.suffix == ".gz":
-        raise NewsloraError(f"{target}: Parquet is compressed by itself; leave off .gz")
+    check_target(path)
+    table = named or path
     with writing(path) as staged:
         if kind == "parquet":
-            with _parquet_writer(staged, path, list(columns), schema) as write:
+            with _parquet_writer(staged, table, list(columns), schema) as write:
                 yield write
         else:
             with _open_binary(staged, zipped=path.suffix == ".gz") as file:
                 delimiter = "\t" if kind == "tsv" else ","
-                yield _json_writer(file) if kind == "jsonl" else _delimited_writer(file, path, columns, delimiter)
+                write = _json_writer(file) if kind == "jsonl" else _delimited_writer(file, table, columns, delimiter)
+                if header and kind != "jsonl":
+                    csv.writer(_Encoder(file), delimiter=delimiter, lineterminator="\n").writerow(columns)
+                yield write
+
+
+def join(parts: Sequence[Path], target: Path) -> None:
+    """Write parts of one kind, made by :func:`open_sink`, as one file: rows in order, one part in memory at a time.
+
+    Args:
+        parts: Files, only the first with a header. Gzipped ones become members of one gzip file.
+        target: The file to write, under whatever name.
+    """
+    if parts and parts[0].suffix == ".parquet":
+        with pq.ParquetWriter(str(target), schema_of(parts[0])) as writer:
+            for part in parts:
+                writer.write_table(pq.ParquetFile(str(part)).read())
+        return
+    with target.open("wb") as joined:
+        for part in parts:
+            with part.open("rb") as file:
+                shutil.copyfileobj(file, joined)
+
+
+def schema_of(path: Path) -> pa.Schema | None:
+    """Return a Parquet file's types, None for another kind."""
+    return pq.read_schema(str(path)) if path.suffix == ".parquet" else None
 
 
 @contextmanager
@@ -72,7 +120,6 @@ def _json_writer(file: BinaryIO) -> Write:
 
 def _delimited_writer(file: BinaryIO, path: Path, columns: Sequence[str], delimiter: str) -> Write:
     writer = csv.writer(_Encoder(file), delimiter=delimiter, lineterminator="\n")
-    writer.writerow(columns)
 
     def write(rows: Sequence[dict[str, Any]]) -> None:
         _check_columns(rows, columns, path)

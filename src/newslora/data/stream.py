@@ -1,10 +1,11 @@
 """Tables read row by row in bounded memory; a row that cannot be read is handed on as such, and others follow."""
 
 import csv
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -62,12 +63,14 @@ class RowStream:
         columns: Column names where the file declares them; empty for JSON lines and standard input.
         schema: A Parquet file's types.
         rows: The rows, in order.
+        share: Tells how much of the file is read, 0 to 1, where that can be known.
     """
 
     source: str
     columns: list[str]
     schema: pa.Schema | None
     rows: Iterator[Row]
+    share: Callable[[], float] | None = None
 
 
 def kind_of(name: str) -> str:
@@ -104,11 +107,12 @@ def open_rows(source: str) -> Iterator[RowStream]:
         raise NewsloraError(f"{source}: {'is a folder; give a file' if path.is_dir() else 'no such file'}")
     if kind == "parquet":
         with _reading_parquet(path), reading(path), _open_parquet(path) as file:
-            yield RowStream(source, file.schema_arrow.names, file.schema_arrow, _parquet_rows(file))
+            yield _read_parquet(file, source)
         return
     with reading(path), open_bytes(path) as stream:
         lines = _Lines(stream, source, Expansion(path).add)
-        yield RowStream(source, [], None, _json_rows(lines)) if kind == "jsonl" else _read_delimited(lines, path)
+        table = RowStream(source, [], None, _json_rows(lines)) if kind == "jsonl" else _read_delimited(lines, path)
+        yield replace(table, share=_share(stream, path))
 
 
 class _Lines:
@@ -226,9 +230,20 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
     return pq.ParquetFile(pa.BufferReader(read_bytes(path)) if path.suffix == ".gz" else str(path))
 
 
-def _parquet_rows(file: pq.ParquetFile) -> Iterator[Row]:
-    place = 0
-    for batch in file.iter_batches(batch_size=_BATCH, use_threads=False):
-        for cells in batch.to_pylist():
-            place += 1
-            yield Row(place, cells)
+def _share(stream: BinaryIO, path: Path) -> Callable[[], float]:
+    size = max(1, path.stat().st_size)
+    # The descriptor's own position: of a gzipped file too, what is read of the packed bytes.
+    return lambda: min(1.0, os.lseek(stream.fileno(), 0, os.SEEK_CUR) / size)
+
+
+def _read_parquet(file: pq.ParquetFile, source: str) -> RowStream:
+    place, total = 0, max(1, file.metadata.num_rows)
+
+    def rows() -> Iterator[Row]:
+        nonlocal place
+        for batch in file.iter_batches(batch_size=_BATCH, use_threads=False):
+            for cells in batch.to_pylist():
+                place += 1
+                yield Row(place, cells)
+
+    return RowStream(source, file.schema_arrow.names, file.schema_arrow, rows(), lambda: place / total)

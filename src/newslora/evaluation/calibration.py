@@ -108,18 +108,21 @@ def risk_coverage(probs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
         labels: True classes ``[rows]``.
 
     Returns:
-        ``aurc``, the mean error rate over all coverages (smaller is better), and ``points``: for each of several
-        coverages the lowest ``confidence`` still answered and the ``error_rate`` of the rows answered.
+        ``aurc``, the mean error rate over all coverages (smaller is better); ``points``: for each of several coverages
+        the lowest ``confidence`` still answered and the ``error_rate`` of the rows answered; and ``curve``: pairs of
+        coverage and error rate at every hundredth, for the figure.
     """
     confidence, correct = _confidence(probs, labels)
     order = np.argsort(-confidence, kind="stable")
     risk = np.cumsum(~correct[order]) / np.arange(1, len(order) + 1)
     answered = [max(1, round(coverage * len(order))) for coverage in COVERAGES]
+    hundredths = np.unique(np.ceil(np.linspace(0.01, 1.0, 100) * len(order)).astype(int))
     points = [
         {"coverage": coverage, "confidence": float(confidence[order[n - 1]]), "error_rate": float(risk[n - 1])}
         for coverage, n in zip(COVERAGES, answered, strict=True)
     ]
-    return {"aurc": float(risk.mean()), "points": points}
+    curve = [[float(n / len(order)), float(risk[n - 1])] for n in hundredths]
+    return {"aurc": float(risk.mean()), "points": points, "curve": curve}
 
 
 def _log_loss(probs: np.ndarray, labels: np.ndarray) -> float:

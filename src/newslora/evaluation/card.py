@@ -55,7 +55,7 @@ def read_record(file: Path) -> dict[str, Any]:
     """
     try:
         return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise NewsloraError(f"{file}: holds no JSON object; delete it or repeat the run") from error
 
 

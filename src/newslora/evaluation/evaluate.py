@@ -2,25 +2,26 @@
 
 import csv
 import json
-from collections.abc import Callable, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from newslora.config import DataConfig, RunConfig
-from newslora.data.cleaning import Cleaner
-from newslora.data.encoding import encode
-from newslora.data.labels import encode_labels
-from newslora.data.sources import Table, read_table
+from newslora.config import DataConfig
+from newslora.errors import NewsloraError
+from newslora.evaluation.baseline_card import write_baseline_card
 from newslora.evaluation.calibration import calibration_error
-from newslora.evaluation.card import read_record, write_card
-from newslora.evaluation.figures import draw_confusion, draw_reliability
+from newslora.evaluation.card import write_card
+from newslora.evaluation.figures import draw_confusion, draw_reliability, draw_risk_coverage
 from newslora.evaluation.metrics import measure, top_confusions
+from newslora.evaluation.report import write_report
+from newslora.evaluation.rows import telling_rows
+from newslora.evaluation.scoring import Scored, score_run
+from newslora.evaluation.shift import Rows, measure_shift, read_titles
+from newslora.evaluation.slices import measure_slices
 from newslora.files import write_text, writing
-from newslora.model.budget import Counts, Planner
-from newslora.model.classifier import NewsModel, load_model, predict_logits
+from newslora.model.budget import Counts
 from newslora.model.temperature import load_temperature, probabilities
 from newslora.training.run_folder import RunFolder
 
@@ -31,47 +32,47 @@ def evaluate_run(
     output: Path | None = None,
     *,
     data: DataConfig | None = None,
+    shift: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a trained run on a labelled table, with the run's own label names and cleaner.
 
     Args:
-        run: The run.
+        run: A run or a baseline.
         source: A file or a hub data set's id.
-        output: Folder for the results; the run folder itself when not given, whose evaluation and model card are
-            then replaced.
+        output: Folder for the results; the run folder itself when not given, whose evaluation, model card and report
+            are then replaced.
         data: How to read the table (columns, split); as the run's own tables when not given.
+        shift: Whether changed versions of the rows are measured too; see
+            :func:`newslora.evaluation.shift.measure_shift`.
         progress: Called with the number of articles done since the last call.
 
     Returns:
-        The content of ``evaluation.json``; see :func:`evaluate_logits`.
+        The content of ``evaluation.json``; see :func:`evaluate_logits` and
+        :func:`newslora.evaluation.slices.measure_slices`.
 
     Raises:
         NewsloraError: The table cannot be read, has no labels, or has one that the run does not know.
     """
-    config = run.config()
-    model = load_model(run.adapter)
-    report = read_record(run.path / "data_report.json")
-    table = read_table(
-        source, data or config.data, split=(data or config.data).test_split, like=_training_table(report)
-    )
-    labels = encode_labels(table, model.names, report.get("label_base"))
-    cleaner = Cleaner.load(run.adapter / "cleaner.json")
-    texts = [cleaner.repair(text) for text in table.texts]
-    encoded = encode(texts, model.tokenizer, model.max_length)
-    logits = predict_logits(model, encoded, progress)
+    own = run.config().data
+    scored = score_run(run, source, data or own, progress)
+    extra = measure_slices(scored.texts, scored.tokens, scored.labels, scored.logits, own)
+    if shift:
+        extra["shift"] = _shift(scored, data or own, progress)
     results = evaluate_logits(
         run,
-        logits,
-        labels,
-        names=model.names,
-        places=table.places,
+        scored.logits,
+        scored.labels.tolist(),
+        names=scored.names,
+        places=scored.table.places,
+        texts=scored.texts,
         source=source,
-        counts=_trained_counts(model, config),
+        counts=scored.counts,
         output=output,
+        extra=extra,
     )
     if output is None:
-        write_card(run)  # it tells of the evaluation that was just replaced
+        describe(run)  # the card tells of the evaluation that was just replaced
     return results
 
 
@@ -84,11 +85,14 @@ def evaluate_logits(
     places: Sequence[int],
     source: str,
     counts: Counts,
+    texts: Sequence[str] | None = None,
     output: Path | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate logits that are already there, at the temperature saved with the run (1 without one).
 
-    Writes ``evaluation.json``, ``predictions.csv`` and ``figures/{confusion_matrix,reliability}.{png,svg}``.
+    Writes ``evaluation.json``, ``predictions.csv``, ``figures/{confusion_matrix,reliability,risk_coverage}.{png,svg}``
+    and, but for a baseline, ``report.html``.
 
     Args:
         run: The run that the logits come from.
@@ -98,7 +102,9 @@ def evaluate_logits(
         places: Each row's line in its file.
         source: The table's path or id, for the record.
         counts: The model's parameters.
+        texts: Repaired texts, shown in the report's table of articles; without them it has none.
         output: Folder for the results; the run folder when not given.
+        extra: Further entries of ``evaluation.json``.
 
     Returns:
         The content of ``evaluation.json``: what :func:`newslora.evaluation.metrics.measure` returns, and ``source``,
@@ -107,7 +113,7 @@ def evaluate_logits(
     Raises:
         NewsloraError: No row has a label, or the results cannot be written.
     """
-    temperature = load_temperature(run.adapter)
+    temperature = load_temperature(run.learned)
     probs, truth = probabilities(logits, temperature), np.asarray(labels)
     results = {
         "source": source,
@@ -117,11 +123,15 @@ def evaluate_logits(
         "top_confusions": top_confusions(probs.argmax(axis=1), truth, names, places),
         "trainable_parameters": counts.trainable,
         "total_parameters": counts.total,
+        **(extra or {}),
     }
     folder = run.path if output is None else output
     write_predictions(folder / "predictions.csv", probs, truth, names, places)
     _draw(results, folder / "figures")
     write_text(folder / "evaluation.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    if not run.is_baseline:  # whose card says it all
+        rows = telling_rows(probs, truth, names, places, texts) if texts is not None else ()
+        write_report(run, rows, output)
     return results
 
 
@@ -146,25 +156,23 @@ def write_predictions(
             writer.writerow([place, names[label] if label >= 0 else "", names[int(row.argmax())], *row.tolist()])
 
 
-def _training_table(report: dict[str, Any]) -> Table | None:
-    """Return the columns of the training table, which are looked for first, as a table without rows."""
-    if not report:
-        return None
-    known = report["tables"]["train"]
-    columns = known["columns"]
-    return Table(known["source"], [], None, [], None, tuple(columns["text"]), columns["label"])
+def describe(run: RunFolder) -> None:
+    """Write the card: a run's, or a baseline's."""
+    if run.is_baseline:
+        write_baseline_card(run)
+    else:
+        write_card(run)
 
 
-def _trained_counts(model: NewsModel, config: RunConfig) -> Counts:
-    """Count what training changed: in a loaded model nothing is trainable any more."""
-    planner = Planner(deepcopy(model.plain.config), len(model.names), config.model.backbone, config.lora.layers)
-    plan = planner.plan(config.lora.targets, config.model.head, config.lora.r, config.lora.budget)
-    # A saved adapter holds the head's low-rank update folded into its weight: the matrices are counted back in.
-    folded = plan.head_parameters - planner.head("linear", plan.r) if config.model.head == "lora" else 0
-    return Counts(plan.trainable, model.counts().total + folded)
+def _shift(scored: Scored, data: DataConfig, progress: Callable[[int], None] | None) -> dict[str, Any]:
+    if scored.model is None:
+        raise NewsloraError("--shift: is measured on fine-tuned runs only, not on baselines; leave it out")
+    rows = Rows(scored.table, scored.texts, scored.labels, scored.logits)
+    return measure_shift(scored.model, scored.cleaner, rows, read_titles(scored.table, data), progress)
 
 
 def _draw(results: dict[str, Any], folder: Path) -> None:
     about = f"{Path(results['source']).name}, {results['n']:,} articles, accuracy {results['accuracy']:.2%}"
     draw_confusion(results["confusion_matrix"], results["labels"], folder, f"Confusion matrix\n{about}")
     draw_reliability(results["reliability"], results["ece"], folder, f"Reliability\n{about}")
+    draw_risk_coverage(results["risk_coverage"], folder, f"Error rate when abstaining\n{about}")

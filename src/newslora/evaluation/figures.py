@@ -1,4 +1,4 @@
-"""The figures of a run, as PNG and SVG: learning curves, confusion matrix, reliability.
+"""The figures of a run, as PNG and SVG: learning curves, confusion matrix, reliability, risk and coverage.
 
 Colours are Okabe & Ito's (2008) and matplotlib's cividis, which colour-blind readers tell apart. A figure is drawn on
 its own canvas, so that threads do not share state, and the same numbers give the same SVG, byte for byte.
@@ -18,7 +18,7 @@ from newslora.files import writing
 from newslora.training.run_folder import RunFolder
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 9,
     "axes.grid": True,
     "grid.alpha": 0.25,
@@ -37,14 +37,14 @@ def draw_learning_curves(run: RunFolder) -> Path:
         ``figures/validation_loss.png``; the SVG stands beside it.
     """
     epochs, steps = run.metrics(), run.steps()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6, 5.6), layout="constrained")
         loss, accuracy = figure.subplots(2, 1, sharex=True)
         _draw_loss(loss, epochs, steps)
         _draw_accuracy(accuracy, epochs)
         _mark_best((loss, accuracy), epochs, run.config().train.best_by)
         figure.suptitle("Training and validation as training progresses")
-        return _save(figure, run.figures / "validation_loss")
+        return save_figure(figure, run.figures / "validation_loss")
 
 
 def draw_confusion(matrix: Sequence[Sequence[int]], names: Sequence[str], folder: Path, title: str) -> Path:
@@ -62,7 +62,7 @@ def draw_confusion(matrix: Sequence[Sequence[int]], names: Sequence[str], folder
     counts = np.asarray(matrix)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = max(6.0, 1.6 + 0.55 * len(names))
-    with mpl.rc_context({**_STYLE, "axes.grid": False}):
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(side, side * 0.87), layout="constrained")
         axes = figure.subplots()
         image = axes.imshow(share, cmap="cividis", vmin=0.0, vmax=1.0)
@@ -72,7 +72,7 @@ def draw_confusion(matrix: Sequence[Sequence[int]], names: Sequence[str], folder
         _write_cells(axes, counts, share)
         _name_classes(axes, names)
         figure.suptitle(title)
-        return _save(figure, folder / "confusion_matrix")
+        return save_figure(figure, folder / "confusion_matrix")
 
 
 def draw_reliability(bins: Sequence[dict[str, Any]], ece: float, folder: Path, title: str) -> Path:
@@ -87,13 +87,43 @@ def draw_reliability(bins: Sequence[dict[str, Any]], ece: float, folder: Path, t
     Returns:
         The PNG's path.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6, 5.6), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         _draw_bins(above, bins, ece)
         _draw_histogram(below, bins)
         figure.suptitle(title)
-        return _save(figure, folder / "reliability")
+        return save_figure(figure, folder / "reliability")
+
+
+def draw_risk_coverage(risk_coverage: dict[str, Any], folder: Path, title: str) -> Path:
+    """Draw how the error rate falls when the model abstains on its least confident articles (El-Yaniv & Wiener 2010).
+
+    Beside it stand what abstaining at random would give, and the least that any order of confidence could.
+
+    Args:
+        risk_coverage: As :func:`newslora.evaluation.calibration.risk_coverage` gives it.
+        folder: Where ``risk_coverage.png`` and ``.svg`` go.
+        title: What was evaluated.
+
+    Returns:
+        The PNG's path.
+    """
+    coverage, risk = np.transpose(risk_coverage["curve"])
+    least = np.maximum(0.0, 1.0 - (1.0 - risk[-1]) / coverage)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(coverage, np.full_like(risk, risk[-1]), color=GREY, linestyle="--", label="abstaining at random")
+        axes.plot(coverage, risk, color=BLUE, label=f"by confidence (mean {risk_coverage['aurc']:.2%})")
+        axes.plot(coverage, least, color=ORANGE, linestyle=":", label="mistakes left first (the least possible)")
+        axes.set(xlabel="coverage (share of articles answered)", ylabel="error rate (share of those answered)")
+        axes.set(xlim=(0, 1), ylim=(0, None))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1.0))
+        axes.legend(loc="center left")
+        figure.suptitle(title)
+        return save_figure(figure, folder / "risk_coverage")
 
 
 def _draw_loss(axes: Axes, epochs: list[dict[str, Any]], steps: list[dict[str, Any]]) -> None:
@@ -180,7 +210,8 @@ def _draw_histogram(axes: Axes, bins: Sequence[dict[str, Any]]) -> None:
     axes.set_xlim(0, 1)
 
 
-def _save(figure: Figure, stem: Path) -> Path:
+def save_figure(figure: Figure, stem: Path) -> Path:
+    """Write a figure as ``stem.png`` and ``stem.svg``; return the former."""
     png, svg = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")
     with writing(svg) as staged:
         figure.savefig(staged, format="svg", metadata={"Date": None})

@@ -74,15 +74,15 @@ def bootstrap_intervals(matrix: np.ndarray, seed: int = 0) -> dict[str, list[flo
         ``{"accuracy": [low, high], "macro_f1": [low, high]}``.
     """
     generator, classes, n = np.random.default_rng(seed), len(matrix), int(matrix.sum())
-    accuracy, macro_f1 = np.empty(RESAMPLES), np.empty(RESAMPLES)
+    accuracy, f1 = np.empty(RESAMPLES), np.empty(RESAMPLES)
     # Successive draws from one generator equal one large draw; blocks bound the memory with many classes.
     block = max(1, _CELLS_AT_ONCE // classes**2)
     for start in range(0, RESAMPLES, block):
         part = slice(start, min(start + block, RESAMPLES))
         draws = generator.multinomial(n, matrix.ravel() / n, size=part.stop - start).reshape(-1, classes, classes)
         accuracy[part] = np.trace(draws, axis1=1, axis2=2) / n
-        macro_f1[part] = _macro_f1(draws)
-    return {"accuracy": _interval(accuracy), "macro_f1": _interval(macro_f1)}
+        f1[part] = macro_f1(draws)
+    return {"accuracy": _interval(accuracy), "macro_f1": _interval(f1)}
 
 
 def top_confusions(
@@ -130,7 +130,8 @@ def _per_class(truth: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -
     }
 
 
-def _macro_f1(matrices: np.ndarray) -> np.ndarray:
+def macro_f1(matrices: np.ndarray) -> np.ndarray:
+    """Return the macro-F1, float64 [matrices], of confusion matrices [matrices, labels, labels]."""
     # F1 = 2 TP / (rows of the class + predictions of it); a class with neither does not count.
     present = matrices.sum(axis=2) + matrices.sum(axis=1)
     right = 2 * np.diagonal(matrices, axis1=1, axis2=2)

@@ -1,17 +1,21 @@
 """Classifying whole files, larger than memory: blocks of rows in, the same rows with their classes out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, Literal, Protocol
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 
 from newslora.data.columns import find_label, find_text
 from newslora.data.frame import Frame, shown
+from newslora.data.parts import Parts, open_parts
 from newslora.data.sinks import Write, open_sink
-from newslora.data.stream import Row, RowStream, open_rows
+from newslora.data.stream import STANDARD, Row, RowStream, open_rows
 from newslora.errors import NewsloraError
 
 BLOCK = 4096
@@ -23,6 +27,10 @@ class Classifier(Protocol):
     @property
     def names(self) -> tuple[str, ...]:
         """The classes' names."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this classifier's answers from another's."""
 
     def repair(self, text: object) -> str:
         """Return the text as the model reads it, or raise NewsloraError."""
@@ -53,14 +61,17 @@ def predict_file(
     on_error: Literal["stop", "skip"] = "stop",
     block: int = BLOCK,
     progress: Callable[[int], None] | None = None,
+    share: Callable[[float], None] | None = None,
     skipped: Callable[[str], None] | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> BulkResult:
     """Classify every row of a file.
 
     The output has the input's rows in their order, with all their columns, and ``label``, ``score`` (the label's
     calibrated probability) and ``p_NAME`` for each class. Where the input has a column of that name already, the new
     one is called ``predicted_label`` and so on. One block is in memory at a time. The output file appears when all is
-    done.
+    done. Work that was killed or interrupted goes on after its last whole block when it is started again on the same
+    input with the same classifier and settings, and then writes the bytes that it would have written in one go.
 
     Args:
         classifier: The classifier.
@@ -71,7 +82,9 @@ def predict_file(
         on_error: Whether a row that cannot be read ends the work or is left out.
         block: Rows read, classified and written at a time.
         progress: Called with the number of rows done since the last call.
+        share: Called with the share of the input that is read, where that can be known, before each ``progress``.
         skipped: Called with the reason, which begins with ``file:line``, for each row left out.
+        note: Called with a line on what was found of an earlier start, if anything.
 
     Returns:
         The numbers of rows written and left out.
@@ -84,12 +97,39 @@ def predict_file(
         blocks = iter(lambda: list(islice(stream.rows, block)), [])
         first = next(blocks, [])
         job = _Job(classifier, stream, first, text, None if on_error == "stop" else skipped or _ignore)
-        with open_sink(output, [*job.columns, *job.added], job.schema()) as write:
-            return job.run(chain([first], blocks) if first else blocks, write, progress)
+        blocks = chain([first], blocks)  # one block at least: a table without rows still has columns
+        tell = _teller(stream, progress, share)
+        if output == STANDARD:
+            with open_sink(output, [*job.columns, *job.added]) as write:
+                return job.run(blocks, write, tell)
+        settings = {"text": list(job.text), "on_error": on_error, "block": block}
+        with open_parts(Path(output), _identity(classifier, source) | settings, note or _ignore) as parts:
+            return job.run_in_parts(blocks, parts, tell)
 
 
-def _ignore(reason: str) -> None:
-    """Leave a row out without a word; it is counted all the same."""
+def _ignore(line: str) -> None:
+    """Say nothing."""
+
+
+def _teller(
+    stream: RowStream, progress: Callable[[int], None] | None, share: Callable[[float], None] | None
+) -> Callable[[int], None]:
+    def tell(rows: int) -> None:
+        if share is not None and stream.share is not None:
+            share(stream.share())
+        if progress is not None:
+            progress(rows)
+
+    return tell
+
+
+def _identity(classifier: Classifier, source: str) -> dict[str, Any]:
+    """Return what tells this input and classifier from others."""
+    if source == STANDARD:
+        return {"source": uuid4().hex}  # no one can tell whether standard input is the same again
+    path, about = Path(source).resolve(), Path(source).stat()
+    size = {"bytes": about.st_size, "modified_ns": about.st_mtime_ns}
+    return {"source": str(path), **size, "classifier": classifier.fingerprint, "version": version("newslora")}
 
 
 class _Job:
@@ -106,15 +146,23 @@ class _Job:
         self.added = _free_names(self.columns, classifier.names)
         self.text = self._find_text(first, text)
 
-    def run(self, blocks: Iterator[list[Row]], write: Write, progress: Callable[[int], None] | None) -> BulkResult:
+    def run(self, blocks: Iterable[list[Row]], write: Write, tell: Callable[[int], None]) -> BulkResult:
         written = left_out = 0
         for rows in blocks:
             answered = self._classify(rows)
             write(answered)
             written, left_out = written + len(answered), left_out + len(rows) - len(answered)
-            if progress is not None:
-                progress(len(rows))
+            tell(len(rows))
         return BulkResult(written, left_out)
+
+    def run_in_parts(self, blocks: Iterable[list[Row]], parts: Parts, tell: Callable[[int], None]) -> BulkResult:
+        columns, before = [*self.columns, *self.added], len(parts.done)
+        for number, rows in enumerate(blocks):
+            if number >= before:
+                answered = self._classify(rows)
+                parts.write(answered, len(rows) - len(answered), columns, self.schema())
+            tell(len(rows))
+        return BulkResult(sum(part.written for part in parts.done), sum(part.skipped for part in parts.done))
 
     def schema(self) -> pa.Schema | None:
         if self.stream.schema is None:

@@ -1,21 +1,31 @@
-"""A trained classifier in Python: a run folder in, labels and probabilities out."""
+"""A trained classifier in Python: a run folder or an export in, labels and probabilities out."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
 from newslora.data.cleaning import Cleaner
 from newslora.data.encoding import encode
 from newslora.errors import NewsloraError
-from newslora.model.classifier import NewsModel, load_model, predict_logits
+from newslora.model.about import read_about
+from newslora.model.seal import FILE_NAME as SEAL
+from newslora.model.seal import check_seal
 from newslora.model.temperature import load_temperature, probabilities
+from newslora.model.weights import sha256
+
+if TYPE_CHECKING:
+    from newslora.inference.onnx_model import OnnxModel
+    from newslora.model.classifier import NewsModel
+
+_FORMS: Final = {"adapter_config.json": "adapter", "model.onnx": "onnx", "model.safetensors": "merged"}
+"""The file by which each form of a classifier is told."""
 
 
 class NewsClassifier:
-    """Classifies articles with a trained run.
+    """Classifies articles with a trained run, or with any export of it.
 
     The weights are read at the first prediction (or when :attr:`model` is asked for). One instance may be used from
     several threads: passes through the model run one after the other, each on all cores.
@@ -23,10 +33,12 @@ class NewsClassifier:
 
     def __init__(self, adapter: Path, cleaner: Cleaner, temperature: float, engine: str = "packed") -> None:
         self.adapter = adapter
+        self.form = _form_of(adapter)
         self.cleaner = cleaner
         self.temperature = temperature
         self._engine = engine
-        self._model: NewsModel | None = None
+        self._names = read_about(adapter).names
+        self._loaded: NewsModel | OnnxModel | None = None
         self._loading, self._passing = Lock(), Lock()
 
     @classmethod
@@ -34,27 +46,38 @@ class NewsClassifier:
         """Open a trained classifier.
 
         Args:
-            path: A run folder, or its ``adapter`` folder alone.
-            engine: ``packed`` runs articles back to back without padding; ``padded`` is the stock pass.
+            path: A run folder, its ``adapter`` folder alone, or what ``newslora export`` made of it.
+            engine: ``packed`` runs articles back to back without padding; ``padded`` is the stock pass. A graph has
+                its own.
 
         Raises:
-            NewsloraError: There is no trained adapter, or a file of it is damaged.
+            NewsloraError: There is no trained classifier, or a file of it is damaged.
         """
         adapter = _adapter_folder(Path(path))
+        check_seal(adapter)
         return cls(adapter, Cleaner.load(adapter / "cleaner.json"), load_temperature(adapter), engine)
 
     @property
-    def model(self) -> NewsModel:
-        """The model, read when first asked for."""
-        with self._loading:
-            if self._model is None:
-                self._model = load_model(self.adapter, self._engine)
-            return self._model
+    def model(self) -> "NewsModel":
+        """The model of an adapter or a merged export, read when first asked for.
+
+        Raises:
+            NewsloraError: The classifier is a graph for ONNX Runtime.
+        """
+        loaded = self._load()
+        if self.form == "onnx":
+            raise NewsloraError(f"{self.adapter}: is an ONNX graph; give the run that it was exported from")
+        return loaded  # type: ignore[return-value]  # the form tells which it is
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this classifier's answers from another's: the digest of its files' checksums."""
+        return sha256(self.adapter / SEAL)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The classes' names, in the order of :meth:`predict_proba`'s columns."""
-        return self.model.names
+        return self._names
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """Classify articles.
@@ -110,14 +133,27 @@ class NewsClassifier:
 
     def predict_repaired(self, texts: Sequence[str]) -> np.ndarray:
         """Return the probabilities, float64 ``[articles, labels]``, of texts that :meth:`repair` returned."""
+        return probabilities(self.logits(texts), self.temperature)
+
+    def logits(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the logits, float32 ``[articles, labels]``, of texts that :meth:`repair` returned."""
         if not texts:
-            return np.empty((0, len(self.names)))
-        model = self.model
+            return np.empty((0, len(self.names)), dtype=np.float32)
+        model: Any = self._load()
         # Tokenizers keep their truncation as state, and two passes at once would only share the same cores.
         with self._passing:
             encoded = encode(texts, model.tokenizer, model.max_length, cache=False)
-            logits = predict_logits(model, encoded)
-        return probabilities(logits, self.temperature)
+            if self.form == "onnx":
+                return model.logits(encoded)  # type: ignore[no-any-return]
+            from newslora.model.classifier import predict_logits
+
+            return predict_logits(model, encoded)
+
+    def _load(self) -> "NewsModel | OnnxModel":
+        with self._loading:
+            if self._loaded is None:
+                self._loaded = _read_model(self.adapter, self.form, self._engine)
+            return self._loaded
 
     def _repair_item(self, index: int, text: object) -> str:
         try:
@@ -128,7 +164,25 @@ class NewsClassifier:
 
 def _adapter_folder(path: Path) -> Path:
     for folder in (path, path / "adapter"):
-        if (folder / "adapter_config.json").is_file():
+        if _form_of(folder):
             return folder
-    reason = "holds no trained adapter (adapter_config.json)" if path.is_dir() else "no such folder"
+    reason = "holds no trained adapter (adapter_config.json) and no export" if path.is_dir() else "no such folder"
     raise NewsloraError(f"{path}: {reason}; give a run folder that `newslora train` has finished")
+
+
+def _form_of(folder: Path) -> str:
+    return next((form for file, form in _FORMS.items() if (folder / file).is_file()), "")
+
+
+def _read_model(folder: Path, form: str, engine: str) -> "NewsModel | OnnxModel":
+    if form == "onnx":  # the one form that does without PyTorch, which is not imported then
+        from newslora.inference.onnx_model import OnnxModel
+
+        return OnnxModel(folder)
+    import torch
+
+    from newslora.model.classifier import load_model
+    from newslora.model.merged import load_merged
+
+    model = load_model(folder, engine) if form == "adapter" else load_merged(folder, engine)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")

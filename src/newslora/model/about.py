@@ -1,15 +1,20 @@
 """What an adapter folder says beside peft's own files: which backbone, which labels, how many tokens."""
 
 import json
-from collections.abc import Iterable
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from newslora.errors import NewsloraError
-from newslora.files import write_text
+from newslora.files import read_json, write_text
 
 _FILE = "newslora.json"
+_MOST = 1 << 24  # bytes
+_ADVICE = "give the adapter folder of a run"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,22 @@ class About:
     names: tuple[str, ...]
     max_length: int
 
+    @property
+    def layers(self) -> tuple[int, ...] | None:
+        """Layers of the backbone that are kept, or None for all."""
+        text = self.identity.get("layers")
+        return None if text is None else tuple(int(layer) for layer in text.split(","))
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    backbone: Annotated[str, Field(max_length=4096)]
+    revision: Annotated[str, Field(pattern=r"^[\w./-]+$", max_length=255)] | None
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")] | None
+    weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")] | None
+    max_length: Annotated[int, Field(ge=1, le=1 << 20)]
+    layers: Annotated[str, Field(pattern=r"^[0-9,]{1,4000}$")] | None = None
+
 
 def write_about(folder: Path, identity: dict[str, str | None], max_length: int) -> None:
     """Write what ``config.json`` does not hold: the backbone's identity and the number of tokens."""
@@ -36,28 +57,39 @@ def read_about(folder: Path) -> About:
     """Read an adapter folder's own files, the labels from its ``config.json``.
 
     Raises:
-        NewsloraError: A file is missing or damaged.
+        NewsloraError: A file is missing or damaged, or says what newslora would not have written.
     """
-    identity = _read_json(folder / _FILE)
-    max_length = identity.pop("max_length", None)
-    if not isinstance(max_length, int):
-        raise NewsloraError(f"{folder / _FILE}: max_length is {max_length!r}, not a number of tokens")
-    return About(identity, _read_names(folder / "config.json"), max_length)
-
-
-def _read_json(file: Path) -> dict[str, Any]:
+    file = folder / _FILE
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise NewsloraError(f"{file}: cannot be read ({error}); give the adapter folder of a run") from error
-    if not isinstance(values, dict):
-        raise NewsloraError(f"{file}: holds no JSON object; give the adapter folder of a run")
-    return values
+        stored = _Stored.model_validate(read_json(file, _MOST, _ADVICE))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name, value = ".".join(map(str, problem["loc"])), str(problem["input"])[:60]
+        raise NewsloraError(f"{file}: {name} is {value!r}: {problem['msg']}; {_ADVICE}") from error
+    _check_place(file, stored.backbone)
+    identity = stored.model_dump(exclude={"max_length"} | ({"layers"} if stored.layers is None else set()))
+    return About(identity, _read_names(folder / "config.json"), stored.max_length)
+
+
+def _check_place(file: Path, backbone: str) -> None:
+    # An id or alias, or the whole path of the folder that was trained on: nothing that leads on from another place.
+    path = Path(backbone)
+    if not _HUB_ID.fullmatch(backbone) and not (path.is_absolute() and ".." not in path.parts and "\0" not in backbone):
+        raise NewsloraError(f"{file}: backbone {backbone[:60]!r} is neither a hub id nor a whole path; {_ADVICE}")
 
 
 def _read_names(file: Path) -> tuple[str, ...]:
-    labels = _read_json(file).get("id2label")
-    indices: Iterable[str] = labels if isinstance(labels, dict) else ()
-    if not labels or sorted(indices, key=str) != sorted((str(i) for i in range(len(labels))), key=str):
-        raise NewsloraError(f"{file}: id2label does not name labels 0, 1, …; give the adapter folder of a run")
-    return tuple(str(labels[str(i)]) for i in range(len(labels)))
+    values = read_json(file, _MOST, _ADVICE)
+    labels = values.get("id2label")
+    if not isinstance(labels, dict) or not labels or set(labels) != {str(i) for i in range(len(labels))}:
+        raise NewsloraError(f"{file}: id2label does not name labels 0, 1, …; {_ADVICE}")
+    names = tuple(labels[str(i)] for i in range(len(labels)))
+    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise NewsloraError(f"{file}: id2label holds two equal names, or one that is no text; {_ADVICE}")
+    _check_order(file, values.get("label2id"), names)
+    return names
+
+
+def _check_order(file: Path, numbers: object, names: tuple[str, ...]) -> None:
+    if numbers != {name: i for i, name in enumerate(names)}:
+        raise NewsloraError(f"{file}: id2label and label2id order the labels differently; {_ADVICE}")

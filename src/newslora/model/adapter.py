@@ -10,17 +10,25 @@ from typing import Any
 
 import peft
 import torch
-from peft.utils import get_peft_model_state_dict
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import nn
 from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
 
 from newslora.config import LoraConfig
 from newslora.errors import NewsloraError
-from newslora.model.families import Family, linear_modules
+from newslora.files import read_bytes
+from newslora.model.adapter_config import read_adapter_config
+from newslora.model.families import Family
+from newslora.model.ranks import module_ranks, scale_of
+from newslora.model.residual import RESIDUAL, keep_start, plain_config, plain_state
 
+_WEIGHTS = "adapter_model.safetensors"
+_STEM = "base_model.model."
+_MOST = 1 << 30  # bytes
+_ADVICE = "use the run it came from"
 Head = str  # "full", "lora" or "linear", validated by the settings
 
 
@@ -42,12 +50,6 @@ class LowRankUpdate(nn.Module):
         return weight + self.scale * (self.B @ self.A)
 
 
-def scale_of(lora: LoraConfig) -> float:
-    """Return the factor on the low-rank update that the settings ask for."""
-    by_name = {"alpha/r": lora.alpha / lora.r, "rslora": lora.alpha / math.sqrt(lora.r), "alpha": lora.alpha}
-    return by_name[lora.scaling]
-
-
 def attach(
     model: PreTrainedModel, family: Family, lora: LoraConfig, head: Head, fresh: frozenset[str] = frozenset()
 ) -> peft.PeftModel:
@@ -56,29 +58,44 @@ def attach(
     Args:
         model: Classification model, on any device (meta too).
         family: The model's family.
-        lora: Targets, rank, scaling, dropout and layers.
+        lora: Targets, ranks, scaling, dropout, layers, start and variant.
         head: ``full``, ``lora`` or ``linear``.
         fresh: Parameters that the checkpoint did not hold; what of the head is among them is saved with the adapter.
 
     Raises:
         NewsloraError: A target or a layer that does not exist.
     """
-    modules = linear_modules(model, family, lora.targets, lora.layers)
+    with quiet():
+        tuned = peft.get_peft_model(model, _configure(model, family, lora, _saved_modules(family, head, fresh)))
+    if lora.init in RESIDUAL:
+        keep_start(tuned)
+    _train_head(tuned, family, lora, head)
+    return tuned
+
+
+def _configure(model: PreTrainedModel, family: Family, lora: LoraConfig, saved: list[str]) -> peft.LoraConfig:
+    ranks = module_ranks(model, family, lora)
+    # peft multiplies by lora_alpha / r (or / sqrt(r)): the paper's literal alpha is lora_alpha = alpha · r.
+    rslora = lora.scaling == "rslora" and not (lora.ranks or lora.alphas) and lora.init not in RESIDUAL
+    alpha = lora.alpha if rslora else lora.r * scale_of(lora.scaling, lora.r, lora.alpha)
+    special = {re.escape(name): rank for name, rank in ranks.items() if (rank.r, rank.alpha) != (lora.r, lora.alpha)}
     config = peft.LoraConfig(
         task_type=peft.TaskType.SEQ_CLS,
         r=lora.r,
-        # peft multiplies by lora_alpha / r (or / sqrt(r)): the paper's literal alpha is lora_alpha = alpha · r.
-        lora_alpha=lora.alpha * lora.r if lora.scaling == "alpha" else lora.alpha,  # type: ignore[arg-type]  # no int
-        use_rslora=lora.scaling == "rslora",
+        lora_alpha=alpha,  # type: ignore[arg-type]  # peft takes any number
+        rank_pattern={name: rank.r for name, rank in special.items()},
+        alpha_pattern={name: rank.r * rank.scale for name, rank in special.items()},
+        use_rslora=rslora,
+        use_dora=lora.dora,
         lora_dropout=lora.dropout,
+        init_lora_weights=True if lora.init == "default" else lora.init,
+        # Ranks are shared out by lora.allocation, not by EVA.
+        eva_config=peft.EvaConfig(rho=1.0) if lora.init == "eva" else None,
         # Anchored full names: a bare suffix such as "dense" would also match the head.
-        target_modules="|".join(re.escape(name) for name in modules),
-        modules_to_save=_saved_modules(family, head, fresh),
+        target_modules="|".join(re.escape(name) for name in ranks),
+        modules_to_save=saved,
     )
-    with quiet():
-        tuned = peft.get_peft_model(model, config)
-    _train_head(tuned, family, lora, head)
-    return tuned
+    return config
 
 
 def head_linear(model: peft.PeftModel, path: str) -> nn.Linear:
@@ -92,16 +109,14 @@ def head_linear(model: peft.PeftModel, path: str) -> nn.Linear:
 
 
 def adapter_state(model: peft.PeftModel) -> dict[str, torch.Tensor]:
-    """Return the adapter's tensors under peft's names, the head's low-rank update folded into its weight."""
-    state = get_peft_model_state_dict(model)
-    folded = {}
-    for key, tensor in state.items():
-        stem, marker, rest = key.partition(".parametrizations.weight.")
-        if not marker:
-            folded[key] = tensor
-        elif rest == "original":
-            a, b = state[f"{stem}{marker}0.A"], state[f"{stem}{marker}0.B"]
-            folded[f"{stem}.weight"] = tensor + _head_scale(model) * (b @ a)
+    """Return the adapter's tensors under peft's names; a parametrized weight, as the head's, as what it comes to."""
+    state = plain_state(model, get_peft_model_state_dict(model))
+    folded = {key: tensor for key, tensor in state.items() if ".parametrizations." not in key}
+    for name, module in model.named_modules():
+        if parametrize.is_parametrized(module, "weight"):
+            stem = name.replace(".modules_to_save.default", "").removesuffix(".default")
+            weight: Any = module.weight
+            folded[f"{stem}.weight"] = weight
     return {key: tensor.detach().cpu().contiguous() for key, tensor in folded.items()}
 
 
@@ -114,36 +129,37 @@ def save_adapter(model: peft.PeftModel, folder: Path, base: str, revision: str |
         base: What plain peft shall load as the backbone: hub id or path.
         revision: Revision of a hub backbone.
     """
-    config = model.peft_config["default"]
-    old = config.base_model_name_or_path, config.revision, config.inference_mode
+    config = plain_config(model)
     config.base_model_name_or_path, config.revision, config.inference_mode = base, revision, True
     config.save_pretrained(str(folder))
-    config.base_model_name_or_path, config.revision, config.inference_mode = old
-    (folder / "adapter_model.safetensors").write_bytes(save(adapter_state(model), metadata={"format": "pt"}))
+    (folder / _WEIGHTS).write_bytes(save(adapter_state(model), metadata={"format": "pt"}))
 
 
-def load_adapter(model: PreTrainedModel, folder: Path) -> peft.PeftModel:
+def load_adapter(model: PreTrainedModel, folder: Path, family: Family) -> peft.PeftModel:
     """Put a saved adapter on its backbone, frozen and in evaluation mode.
+
+    peft's own loader would take a pickle, or ask the hub, where the safetensors file is missing, only warn of tensors
+    that the file lacks, and pass over those too many; so the file is read and compared here.
 
     Raises:
         NewsloraError: The files are damaged or do not fit the backbone.
     """
-    try:
-        with quiet():
-            # peft only warns of tensors that the file lacks, and leaves noise in their place.
-            warnings.filterwarnings("error", message="Found missing adapter keys")
-            return peft.PeftModel.from_pretrained(model, str(folder)).eval()
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, UserWarning, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        message = f"{folder}: the adapter does not fit its backbone ({reason}); use the run it came from"
-        raise NewsloraError(message) from error
+    config = read_adapter_config(folder, model, family)
+    tensors = _read_tensors(folder / _WEIGHTS)
+    _check_ranks(folder / _WEIGHTS, tensors, config)
+    with quiet():
+        tuned = peft.get_peft_model(model, config)
+    _check_tensors(folder / _WEIGHTS, tensors, get_peft_model_state_dict(tuned))
+    set_peft_model_state_dict(tuned, tensors)
+    return tuned.requires_grad_(False).eval()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep peft's use of names that transformers deprecates from warning our users."""
+    """Keep peft's use of names that transformers deprecates, and its advice on memory, from warning our users."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
+        warnings.filterwarnings("ignore", category=UserWarning, message=".*low_cpu_mem_usage.*")
         yield
 
 
@@ -160,9 +176,38 @@ def _train_head(model: peft.PeftModel, family: Family, lora: LoraConfig, head: H
     head_linear(model, family.head_output).requires_grad_(True)
     if head == "lora":
         dense = head_linear(model, family.head_dense)
-        update = LowRankUpdate(dense.weight, lora.r, scale_of(lora))
+        update = LowRankUpdate(dense.weight, lora.r, scale_of(lora.scaling, lora.r, lora.alpha))
         parametrize.register_parametrization(dense, "weight", update, unsafe=True)
 
 
-def _head_scale(model: nn.Module) -> float:
-    return next(module.scale for module in model.modules() if isinstance(module, LowRankUpdate))
+def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load(read_bytes(file, _MOST, _ADVICE))
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise NewsloraError(f"{file}: is not readable as safetensors ({error}); {_ADVICE}") from error
+
+
+def _check_ranks(file: Path, tensors: dict[str, torch.Tensor], config: peft.LoraConfig) -> None:
+    # Before the matrices are made: a rank of a thousand million would ask for all memory.
+    end = ".lora_A.weight"
+    stems = {
+        name.removeprefix(_STEM).removesuffix(end): t for name, t in tensors.items() if name.endswith(end) and t.ndim
+    }
+    found = {re.escape(stem): tensor.shape[0] for stem, tensor in stems.items()}
+    patterns = config.rank_pattern or {}
+    wanted = {name: patterns.get(name, config.r) for name in str(config.target_modules).split("|")}
+    if found != wanted:
+        ours, theirs = (sorted(set(ranks.values()))[:4] for ranks in (wanted, found))
+        raise NewsloraError(f"{file}: holds ranks {theirs} where the configuration has {ours}; {_ADVICE}")
+
+
+def _check_tensors(file: Path, tensors: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    ours, theirs = ({name: (t.shape, t.dtype) for name, t in group.items()} for group in (expected, tensors))
+    if ours != theirs:
+        odd = min(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+        found = f"is {list(tensors[odd].shape)} of {tensors[odd].dtype}" if odd in tensors else "is missing"
+        wanted = f"{list(expected[odd].shape)} of {expected[odd].dtype}" if odd in expected else "no such tensor"
+        raise NewsloraError(f"{file}: does not fit its backbone and labels, {odd} {found}, not {wanted}; {_ADVICE}")
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise NewsloraError(f"{file}: {name} holds numbers that are not finite; {_ADVICE}")

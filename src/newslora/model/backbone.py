@@ -24,11 +24,11 @@ from newslora.data.commits import find_commit
 from newslora.errors import NewsloraError
 from newslora.files import writing
 from newslora.model.families import FAMILIES, Family, family_of
+from newslora.model.weights import INDEX, WEIGHTS, sha256, shards, weights_digest
 
 # sentence-transformers/all-MiniLM-L6-v2, byte for byte as published upstream (Apache-2.0).
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_WEIGHTS = "model.safetensors"
-_WEIGHT_FILES = ("config.json", _WEIGHTS, f"{_WEIGHTS}.index.json", "model-*.safetensors")
+_WEIGHT_FILES = ("config.json", WEIGHTS, INDEX, "model-*.safetensors")
 _TOKENIZER_FILES = ("config.json", "*token*.json", "vocab.*", "merges.txt", "*.model")
 # What the libraries raise on files that are missing, damaged, or of another kind than they look.
 _PYTHONS_ERRORS = (OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError)
@@ -97,8 +97,10 @@ def load_backbone(
     family = family_of(config, backbone)
     prepare_config(config, names, dropout)
     with _reading(backbone, revision):
+        folder = _fetch(backbone, revision, *_WEIGHT_FILES)
+        shards(Path(folder))  # refuses an index that leads out of the folder
         model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
-            _fetch(backbone, revision, *_WEIGHT_FILES),
+            folder,
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
@@ -126,10 +128,11 @@ def prepare_config(config: PreTrainedConfig, names: tuple[str, ...], dropout: fl
 def identity(backbone: str, revision: str | None) -> dict[str, str | None]:
     """Return what tells one backbone from another: name, revision, commit, and the weights' SHA-256."""
     with _reading(backbone, revision):
-        weights = Path(_fetch(backbone, revision, *_WEIGHT_FILES)) / _WEIGHTS
+        digest = weights_digest(Path(_fetch(backbone, revision, *_WEIGHT_FILES)))
         commit = _commit(backbone, revision)
-    digest = sha256(weights) if weights.is_file() else None
-    return {"backbone": backbone, "revision": revision, "commit": commit, "weights_sha256": digest}
+    # A folder under its whole path: an adapter must find it from wherever it is loaded.
+    name = backbone if backbone == "minilm" else locate(backbone)
+    return {"backbone": name, "revision": revision, "commit": commit, "weights_sha256": digest}
 
 
 def labelled(backbone: str, config: PreTrainedConfig, digest: str | None) -> str:
@@ -144,7 +147,7 @@ def labelled(backbone: str, config: PreTrainedConfig, digest: str | None) -> str
         config: The configuration with the labels.
         digest: SHA-256 of the weights.
     """
-    weights = Path(locate(backbone)) / _WEIGHTS
+    weights = Path(locate(backbone)) / WEIGHTS
     if not weights.is_file():
         return backbone
     text = config.to_json_string()
@@ -153,16 +156,10 @@ def labelled(backbone: str, config: PreTrainedConfig, digest: str | None) -> str
         with writing(folder) as staged:
             staged.mkdir()
             (staged / "config.json").write_text(text, encoding="utf-8")
-            (staged / _WEIGHTS).symlink_to(weights)
+            (staged / WEIGHTS).symlink_to(weights)
     except NewsloraError:  # a cache that cannot be written costs plain peft the labels, and newslora nothing
         return locate(backbone)
     return str(folder.resolve())
-
-
-def sha256(file: Path) -> str:
-    """Return a file's SHA-256 as hexadecimal digits."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager
@@ -189,10 +186,10 @@ def _packaged_minilm() -> Path:
             "or give a hub id or a local folder"
         )
     folder = Path(spec.submodule_search_locations[0]) / "model"
-    digest = sha256(folder / _WEIGHTS)
+    digest = sha256(folder / WEIGHTS)
     if digest != _MINILM_SHA256:
         message = f"SHA-256 is {digest}, not the published {_MINILM_SHA256}; install the package again"
-        raise NewsloraError(f"{folder / _WEIGHTS}: {message}")
+        raise NewsloraError(f"{folder / WEIGHTS}: {message}")
     return folder
 
 
@@ -206,6 +203,9 @@ def _read_config(backbone: str, revision: str | None) -> PreTrainedConfig:
     with _reading(backbone, revision):
         folder = _fetch(backbone, revision, "config.json")
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    if getattr(config, "quantization_config", None) is not None:
+        # Quantising replaces the head's linear layers too, and their training comes to nothing (transformers #24037).
+        raise NewsloraError(f"{backbone}: its weights are quantised; give the backbone in full precision")
     return config
 
 

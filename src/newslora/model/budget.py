@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedConfig
 from newslora.config import LoraConfig, ModelConfig
 from newslora.errors import NewsloraError
 from newslora.model.families import Family, expand_targets, family_of, linear_modules
+from newslora.model.ranks import module_ranks
 
 HEADS = ("linear", "lora", "full")
 RANKS = (1, 2, 4, 8, 16, 32, 64)
@@ -86,6 +87,16 @@ class Planner:
         """Return the parameters of rank-``r`` updates on the targets: r · (in + out) for each linear module."""
         modules = linear_modules(self._model, self._family, targets, self._layers)
         return sum(r * _span(self._model.get_submodule(module)) for module in modules)
+
+    def settings(self, lora: LoraConfig, head: str) -> Plan:
+        """Return the counts of whole settings, with each module's own rank, and DoRA's magnitudes."""
+        ranks = module_ranks(self._model, self._family, lora)
+        modules = {name: self._model.get_submodule(name) for name in ranks}
+        updates = sum(rank.r * _span(modules[name]) for name, rank in ranks.items())
+        magnitudes = sum(module.get_parameter("weight").shape[0] for module in modules.values()) if lora.dora else 0
+        in_backbone, in_head = updates + magnitudes, self.head(head, lora.r)
+        total, budget = in_backbone + in_head, lora.budget
+        return Plan(lora.targets, head, lora.r, in_backbone, in_head, total, total / budget, total <= budget)
 
     def head(self, mode: str, r: int) -> int:
         """Return the head's trainable parameters in mode ``full``, ``lora`` or ``linear``."""

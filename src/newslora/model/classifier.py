@@ -10,19 +10,21 @@ import numpy.typing as npt
 import peft
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from newslora.config import RunConfig
 from newslora.data.batches import Batch, evaluation_batches, make_batch
 from newslora.data.encoding import Encoded
-from newslora.errors import NewsloraError
 from newslora.model import adapter, backbone
-from newslora.model.about import read_about, write_about
+from newslora.model.about import About, write_about
 from newslora.model.budget import Counts, check_budget, count
 from newslora.model.families import Family, family_of
-from newslora.model.modernbert import ModernBertEncoder
-from newslora.model.packed import PackedEncoder
+from newslora.model.frozen import load_frozen, read_sealed
+from newslora.model.limits import check_length, check_vocabulary
+from newslora.model.modernbert import packed_encoder
+from newslora.model.seal import seal
+from newslora.model.shorten import backbone_for_peft, shorten, written
 
 
 class NewsModel(nn.Module):
@@ -54,7 +56,7 @@ class NewsModel(nn.Module):
         self.identity = identity
         self.max_length = max_length
         self.family: Family = family_of(self.plain.config, str(identity["backbone"]))
-        self.encoder = _encoder(self.plain, self.family) if engine == "packed" else None
+        self.encoder = packed_encoder(self.plain, self.family) if engine == "packed" else None
 
     @property
     def plain(self) -> PreTrainedModel:
@@ -139,14 +141,16 @@ class NewsModel(nn.Module):
         """Write the adapter, its head, the tokenizer, the labels and the backbone's identity into ``folder``.
 
         Args:
-            folder: Made if missing; whoever calls gives a temporary one and renames it.
+            folder: Made if missing; whoever calls gives a temporary one and renames it. All that stands in it is
+                sealed.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        base = backbone.labelled(str(self.identity["backbone"]), self.plain.config, self.identity["weights_sha256"])
+        base = backbone_for_peft(self.plain, self.identity)
         adapter.save_adapter(self.peft, folder, base, self.identity["commit"])
         _save_tokenizer(self.tokenizer, folder)
         self.plain.config.to_json_file(str(folder / "config.json"))
         write_about(folder, self.identity, self.max_length)
+        seal(folder)
 
 
 def build_model(config: RunConfig, names: tuple[str, ...]) -> NewsModel:
@@ -163,12 +167,16 @@ def build_model(config: RunConfig, names: tuple[str, ...]) -> NewsModel:
     torch.manual_seed(config.train.seed)
     settings = config.model
     model, fresh = backbone.load_backbone(settings.backbone, settings.revision, names, settings.dropout)
-    _check_length(model.config, config.data.max_length)
+    check_length(model.config, config.data.max_length)
     family = family_of(model.config, settings.backbone)
+    shorten(model, family, settings.layers)
     tuned = adapter.attach(model, family, config.lora, settings.head, fresh)
     check_budget(tuned, model.config, settings, config.lora, len(names))
     tokenizer = backbone.load_tokenizer(settings.backbone, settings.revision)
+    check_vocabulary(model.config, tokenizer)
     identity = backbone.identity(settings.backbone, settings.revision)
+    if settings.layers is not None:
+        identity["layers"] = written(settings.layers)
     return NewsModel(tuned, tokenizer, names, identity, config.data.max_length, engine=config.train.engine)
 
 
@@ -180,16 +188,26 @@ def load_model(folder: Path, engine: str = "packed") -> NewsModel:
         engine: ``packed`` or ``padded``.
 
     Raises:
-        NewsloraError: A file is missing or damaged, or the backbone is not the one that the adapter was trained on.
+        NewsloraError: A file is missing, damaged or strange to the folder, the backbone is not the one that the adapter
+            was trained on, or one does not fit the other.
     """
-    about = read_about(folder)
-    identity = about.identity
-    base, revision = str(identity.get("backbone")), identity.get("commit") or identity.get("revision")
-    if backbone.identity(base, revision)["weights_sha256"] != identity.get("weights_sha256"):
-        raise NewsloraError(f"{folder}: backbone {base!r} is not the one that the adapter was trained on; restore it")
-    model, _ = backbone.load_backbone(base, revision, about.names, None)
-    tuned, tokenizer = adapter.load_adapter(model, folder), backbone.load_tokenizer(str(folder))
-    return NewsModel(tuned, tokenizer, about.names, identity, about.max_length, engine=engine).eval()
+    about = read_sealed(folder)
+    model, family = load_frozen(folder, about)
+    return load_on(model, family, folder, about, backbone.load_tokenizer(str(folder)), engine)
+
+
+def load_on(
+    model: PreTrainedModel, family: Family, folder: Path, about: About, tokenizer: Tokenizer, engine: str = "packed"
+) -> NewsModel:
+    """Put the adapter in ``folder`` on its backbone, whose head has the adapter's labels.
+
+    Raises:
+        NewsloraError: One does not fit the other.
+    """
+    check_length(model.config, about.max_length)
+    tuned = adapter.load_adapter(model, folder, family)
+    check_vocabulary(model.config, tokenizer)
+    return NewsModel(tuned, tokenizer, about.names, about.identity, about.max_length, engine=engine).eval()
 
 
 @torch.no_grad()
@@ -224,17 +242,3 @@ def _save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         tokenizer.save_pretrained(str(folder))
     except Exception as error:  # the tokenizer's Rust code tells a full disk by a bare Exception
         raise OSError(str(error)) from error
-
-
-def _encoder(model: PreTrainedModel, family: Family) -> PackedEncoder | ModernBertEncoder | None:
-    if family.style is None:
-        return None
-    return ModernBertEncoder(model, family) if family.style == "modernbert" else PackedEncoder(model, family)
-
-
-def _check_length(config: PreTrainedConfig, length: int) -> None:
-    rows = getattr(config, "max_position_embeddings", None)
-    # RoBERTa's table has two rows more than it has positions.
-    most = rows - config.pad_token_id - 1 if config.model_type in ("roberta", "xlm-roberta", "mpnet") else rows
-    if most is not None and length > most:
-        raise NewsloraError(f"data.max_length: {length} exceeds this backbone's {most} positions; give no more")

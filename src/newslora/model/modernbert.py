@@ -12,7 +12,7 @@ from transformers.models.modernbert.modeling_modernbert import apply_rotary_pos_
 from newslora.data.batches import Batch
 from newslora.model.attention import attend, attend_first
 from newslora.model.families import Family
-from newslora.model.packed import positions
+from newslora.model.packed import PackedEncoder, positions
 from newslora.model.projection import Projection
 
 Rotation = tuple[torch.Tensor, torch.Tensor]  # cosines and sines, [1, tokens, head size] each
@@ -100,3 +100,10 @@ class ModernBertEncoder:
     def __call__(self, batch: Batch) -> torch.Tensor:
         """Return the last layer's first tokens [articles, width], normalised."""
         return self.layers_from(self.embed(batch), batch)
+
+
+def packed_encoder(model: PreTrainedModel, family: Family) -> PackedEncoder | ModernBertEncoder | None:
+    """Return the pass without padding of a model's family, None where it has none."""
+    if family.style is None:
+        return None
+    return ModernBertEncoder(model, family) if family.style == "modernbert" else PackedEncoder(model, family)

@@ -30,6 +30,8 @@ class Update:
 class Projection:
     """One or more linear modules with a common input as a single product.
 
+    A variant such as DoRA, whose weight is no sum of a frozen one and a low-rank one, runs through peft's own modules.
+
     Args:
         modules: ``nn.Linear`` or peft's LoRA layer around one, in the order their outputs are concatenated.
     """
@@ -38,6 +40,8 @@ class Projection:
         bases = [_base(module) for module in modules]
         self.updates: list[Update] = []
         self.drop: nn.Dropout | None = None
+        self._modules = list(modules)
+        self._variant = any(getattr(module, "lora_variant", None) for module in modules)
         start = 0
         for module, base in zip(modules, bases, strict=True):
             if base is not module:
@@ -56,9 +60,19 @@ class Projection:
         self.drop = drop if isinstance(drop, nn.Dropout) else None
 
     @property
+    def modules(self) -> list[nn.Linear]:
+        """The frozen linear modules, in the order of the outputs."""
+        return self._frozen
+
+    @property
     def drops(self) -> bool:
         """Whether the low-rank branch drops inputs at present, so that it cannot be folded."""
         return self.drop is not None and self.drop.training and self.drop.p > 0
+
+    @property
+    def folds(self) -> bool:
+        """Whether the modules are one product at present."""
+        return not self._variant and not self.drops
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -102,6 +116,9 @@ class Projection:
 
     def __call__(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """Return the modules' outputs [tokens, out] for inputs [tokens, in], plus ``residual`` if given."""
+        if self._variant:
+            y = torch.cat([module(x) for module in self._modules], dim=-1)
+            return y if residual is None else y + residual
         if self.drop is not None and self.drops:
             self._seen = None  # A and B may change before the next pass, and a fused optimiser leaves no mark on them
             y = self._with_dropout(x, self.drop.p)

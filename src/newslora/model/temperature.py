@@ -8,9 +8,12 @@ import numpy as np
 from scipy.special import softmax
 
 from newslora.errors import NewsloraError
-from newslora.files import write_text
+from newslora.files import read_json, write_text
+from newslora.model.seal import seal_file
 
 FILE_NAME = "calibration.json"
+_MOST = 1 << 20  # bytes
+_ADVICE = 'expected {"temperature": NUMBER}'
 
 
 def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -36,6 +39,7 @@ def save_calibration(adapter: Path, temperature: float, record: dict[str, Any]) 
         record: What was measured when it was fitted, kept for the reader.
     """
     write_text(adapter / FILE_NAME, json.dumps({"temperature": temperature, **record}, indent=2) + "\n")
+    seal_file(adapter, FILE_NAME)
 
 
 def load_temperature(adapter: Path) -> float:
@@ -48,9 +52,9 @@ def load_temperature(adapter: Path) -> float:
     if not file.exists():
         return 1.0
     try:
-        temperature = float(json.loads(file.read_text(encoding="utf-8"))["temperature"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise NewsloraError(f'{file}: holds no temperature; expected {{"temperature": NUMBER}}') from error
+        temperature = float(read_json(file, _MOST, _ADVICE)["temperature"])
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise NewsloraError(f"{file}: holds no temperature; {_ADVICE}") from error
     if not 0.0 < temperature < float("inf"):
         raise NewsloraError(f"{file}: temperature {temperature} is out of range; expected a number above 0")
     return temperature

@@ -15,9 +15,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from newslora.errors import NewsloraError
-from newslora.files import writing
+from newslora.files import read_bytes, writing
 
 MANIFEST = "manifest.json"
+_MOST = 1 << 32  # bytes of a file; trained are a million numbers, and twice as many moments
+_DAMAGED = "the checkpoint is damaged"
 
 
 class _Manifest(BaseModel):
@@ -101,7 +103,7 @@ def read_checkpoint(folder: Path) -> dict[str, bytes]:
     for name, digest in _read_manifest(folder).files.items():
         if name != Path(name).name:
             raise NewsloraError(f"{folder}: damaged checkpoint, {MANIFEST} names {name!r} outside it")
-        files[name] = _read(folder / name)
+        files[name] = read_bytes(folder / name, _MOST, _DAMAGED)
         if hashlib.sha256(files[name]).hexdigest() != digest:
             raise NewsloraError(f"{folder}: damaged checkpoint, {name} does not match its checksum")
     return files
@@ -142,15 +144,6 @@ def _read_step(folder: Path) -> int:
 
 def _read_manifest(folder: Path) -> _Manifest:
     try:
-        return _Manifest.model_validate_json(_read(folder / MANIFEST))
+        return _Manifest.model_validate_json(read_bytes(folder / MANIFEST, 1 << 20, _DAMAGED))
     except ValidationError as error:
         raise NewsloraError(f"{folder}: damaged checkpoint, {MANIFEST} is not what was written") from error
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise NewsloraError(
-            f"{file.parent}: damaged checkpoint, {file.name} cannot be read ({error.strerror})"
-        ) from error

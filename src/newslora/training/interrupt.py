@@ -1,16 +1,27 @@
 """Signals that ask training to stop: noted at once, obeyed when a checkpoint has been written."""
 
+import os
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any, NoReturn, Self
 
 
 class Interrupt:
-    """While entered, the first SIGTERM or Ctrl-C is only noted; a second one acts as it always did."""
+    """While entered, the first SIGTERM or Ctrl-C is only noted; a later one acts as it always did.
 
-    def __init__(self) -> None:
+    Args:
+        grace: Seconds after the first in which others are passed over: ``torchrun`` sends its processes another signal
+            when a Ctrl-C has reached them already.
+
+    Attributes:
+        received: The signal noted, if any.
+    """
+
+    def __init__(self, grace: float = 0.0) -> None:
         self.received: int | None = None
+        self._grace, self._since = grace, 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -31,8 +42,11 @@ class Interrupt:
         raise SystemExit(128 + signal.SIGTERM)
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        self.received = number
-        self._restore()
+        if self.received is None:
+            self.received, self._since = number, time.monotonic()
+        elif time.monotonic() - self._since >= self._grace:
+            self._restore()
+            os.kill(os.getpid(), number)
 
     def _restore(self) -> None:
         while self._before:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from accelerate import Accelerator
@@ -10,16 +10,17 @@ from accelerate.utils import set_seed
 
 from newslora.config import RunConfig
 from newslora.data.prepare import Prepared
-from newslora.errors import NewsloraError
-from newslora.files import writing
+from newslora.errors import Diverged
 from newslora.model.classifier import NewsModel
 from newslora.model.prefix import build_prefix
+from newslora.model.residual import b_matrices
 from newslora.training.engine import resolve_precision, start_accelerator, start_trackers, stop_trackers
 from newslora.training.interrupt import Interrupt
 from newslora.training.objective import l2_term
 from newslora.training.plan import Rows, StepPlan
-from newslora.training.progress import EpochDone, Report, Row, Started, StepDone
-from newslora.training.recorder import Recorder
+from newslora.training.processes import agreed, from_main, part, share_weights, start_processes
+from newslora.training.progress import EpochDone, Report, Row, Started, StepDone, StepSkipped
+from newslora.training.recorder import Recorder, write_adapter
 from newslora.training.run_folder import RunFolder
 from newslora.training.schedule import build_optimizer, learning_rate
 from newslora.training.snapshot import Live, load_trainable
@@ -63,17 +64,21 @@ def fit(
         resume: Go on from the run's newest checkpoint; without one, from the start.
 
     Raises:
-        NewsloraError: The loss is not finite, the disk is full, another process trains here, or the run cannot be
-            resumed with these settings and rows.
+        NewsloraError: The loss is not finite, the disk is full, another process trains here, the run cannot be resumed
+            with these settings and rows, or another of its processes was lost.
         SystemExit: After SIGTERM, with status 143, once a checkpoint is written.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is written.
     """
-    accelerator = start_accelerator(config.train, run)
+    start_processes()
+    accelerator = agreed(lambda: start_accelerator(config.train, run))
     set_seed(config.train.seed, device_specific=True)
     model.to(accelerator.device)
-    with run.lock() if accelerator.is_main_process else nullcontext(), Interrupt() as interrupt:
-        training = _Training(config, data, model, accelerator, interrupt)
-        return training.run(run, report if accelerator.is_main_process else lambda _: None, resume)
+    with ExitStack() as held, Interrupt(grace=1.0 if accelerator.num_processes > 1 else 0.0) as interrupt:
+        from_main(lambda: held.enter_context(run.lock()))
+        training = agreed(lambda: _Training(config, data, model, accelerator, interrupt))
+        result = training.run(run, report if accelerator.is_main_process else lambda _: None, resume)
+    part()
+    return result
 
 
 class _Training:
@@ -86,19 +91,21 @@ class _Training:
         self.plan = StepPlan(config.train, data.train.encoded.lengths, accelerator.num_processes)
         self.total = self.plan.total()
         self.rate = learning_rate(config.train, self.total)
-        self.tally = Tally(data.train)
+        self.tally = Tally(data.train, config.train.greatest_loss)
         self.parameters = model.trainable_parameters()
         cached = config.train.prefix_cache
         self.prefixes = [build_prefix(model, s.encoded) if cached else None for s in (data.train, data.validation)]
-        optimizer = build_optimizer(self.parameters, config.train)
+        optimizer = build_optimizer(self.parameters, config.train, b_matrices(model))
         self.stepper = Stepper(accelerator, model, optimizer, config.train, data, self.prefixes[0])
 
     def run(self, run: RunFolder, report: Report, resume: bool) -> FitResult:
         self.report = report
         live = Live(self.model, self.stepper.optimizer, self.accelerator.scaler)
-        identity = Identity.of(self.config, self.data, self.accelerator.num_processes)
-        self.recorder = Recorder(run, self.accelerator, identity, live, report)
-        self.state = self.recorder.begin(self.config, resume)
+        backbone = self.model.identity["weights_sha256"]
+        identity = Identity.of(self.config, self.data, self.accelerator.num_processes, backbone)
+        self.recorder = Recorder(run, self.config, self.accelerator, identity, live, report)
+        self.state = self.recorder.begin(resume)
+        share_weights(self.parameters)
         self._announce()
         start_trackers(self.accelerator, self.config)
         try:
@@ -140,7 +147,7 @@ class _Training:
         state = self.state
         state.lr = self.rate(state.step)
         stop = self.interrupt.received is not None
-        self.tally.push(self.stepper(batches, state.lr, stop, self.recorder.due()))
+        self.tally.push(self.stepper(batches, state.lr, stop, self.recorder.due(state.step + 1)))
         state.step += 1
         state.done += 1
         on_line = self._on_line()
@@ -156,6 +163,8 @@ class _Training:
 
     def _fetch(self, in_epoch: int, on_line: bool) -> None:
         stop, due = self.tally.fetch(self.state, self._advice())
+        for step, reason in self.tally.skipped:
+            self.report(StepSkipped(step, reason))
         self.state.epoch_sums.seconds += time.perf_counter() - self.clock
         self._report_step(in_epoch)
         if on_line:
@@ -196,7 +205,7 @@ class _Training:
     def _row(self, validation: Row) -> Row:
         state, sums = self.state, self.state.epoch_sums
         if not math.isfinite(validation["val_loss"]):
-            raise NewsloraError(f"epoch {state.epoch + 1}: the validation loss is not finite; {self._advice()}")
+            raise Diverged(f"epoch {state.epoch + 1}: the validation loss is not finite; {self._advice()}")
         return {
             "epoch": state.epoch + 1,
             "step": state.step,
@@ -222,7 +231,7 @@ class _Training:
 
     def _advice(self) -> str:
         kept = f"the last good checkpoint is {self.recorder.saved}" if self.recorder.saved else "no checkpoint yet"
-        return f"{kept}; lower train.lr, or use train.precision fp32 or bf16"
+        return f"{kept}; lower train.lr, use train.precision fp32 or bf16, or skip by train.on_divergence"
 
     def _finish(self) -> FitResult:
         best = self.state.best
@@ -232,11 +241,6 @@ class _Training:
                 prefix.discard()
         load_trainable(self.model, self.recorder.best)
         self.model.eval()
-        if self.accelerator.is_main_process:
-            with writing(self.recorder.run.adapter) as staged:
-                staged.mkdir()
-                self.model.save_adapter(staged)
-                self.data.cleaner.save(staged / "cleaner.json")
-        self.accelerator.wait_for_everyone()
+        from_main(lambda: write_adapter(self.recorder.run.adapter, self.model, self.data.cleaner))
         early = self.state.epoch < self.config.train.epochs
         return FitResult(int(best["epoch"]), self.state.epoch, early, best)

@@ -54,6 +54,19 @@ class StepDone:
 
 
 @dataclass(frozen=True)
+class StepSkipped:
+    """A step diverged, and its update was left out.
+
+    Attributes:
+        step: The step, counted from 1.
+        reason: What was wrong, and the step's rows.
+    """
+
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class EpochDone:
     """An epoch was trained and validated.
 
@@ -79,5 +92,5 @@ class CheckpointSaved:
     step: int
 
 
-Event = Started | StepDone | EpochDone | CheckpointSaved
+Event = Started | StepDone | StepSkipped | EpochDone | CheckpointSaved
 Report = Callable[[Event], None]

@@ -69,6 +69,26 @@ class RunFolder:
         return self.path / "adapter"
 
     @property
+    def baseline(self) -> Path:
+        """Folder of a baseline's learned figures and cleaner; a run has it instead of an adapter."""
+        return self.path / "baseline"
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether a baseline was trained here."""
+        return self.baseline.is_dir()
+
+    @property
+    def learned(self) -> Path:
+        """Folder of what training left, with the cleaner and the temperature: ``adapter``, or ``baseline``."""
+        return self.baseline if self.is_baseline else self.adapter
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether training and evaluation came to their end; the card is the last that is written."""
+        return self.card.is_file()
+
+    @property
     def config_file(self) -> Path:
         """The resolved settings."""
         return self.path / "config.yaml"
@@ -87,6 +107,15 @@ class RunFolder:
     def evaluation_file(self) -> Path:
         """Figures on the test set."""
         return self.path / "evaluation.json"
+
+    @property
+    def seeds_file(self) -> Path:
+        """Mean, spread and interval over seeds, where the folder holds a run for each of several seeds."""
+        return self.path / "seeds.json"
+
+    def seed(self, number: int) -> Path:
+        """Return the folder of one seed's run."""
+        return self.path / f"seed-{number}"
 
     @property
     def figures(self) -> Path:
@@ -177,7 +206,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 def _read_line(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NewsloraError(f"{path}:{number}: not readable as JSON; expected one object a line") from error
     if not isinstance(row, dict):
         raise NewsloraError(f"{path}:{number}: holds {type(row).__name__}; expected one object a line")

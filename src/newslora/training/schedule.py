@@ -1,6 +1,7 @@
 """The optimiser and how its learning rate runs over the steps."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,16 +18,28 @@ _NAMES = {
 }
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
+def build_optimizer(
+    parameters: Iterable[nn.Parameter], config: TrainConfig, b_matrices: Iterable[nn.Parameter] = ()
+) -> torch.optim.AdamW:
     """Return AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) in torch's fused implementation.
 
-    Matrices decay by ``train.weight_decay``; biases and normalisation gains, which are vectors, do not.
+    Matrices decay by ``train.weight_decay``; biases and normalisation gains, which are vectors, do not. Each group's
+    ``rate`` is a factor on the learning rate: LoRA+ (Hayou et al. 2024, arXiv 2402.12354) has one for the matrices B.
+
+    Args:
+        parameters: What is trained.
+        config: The settings.
+        b_matrices: Those of the parameters that are LoRA's matrices B.
     """
     parameters = list(parameters)
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+    fast = {id(p) for p in b_matrices} if config.b_lr_ratio > 1 else set()
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1 and id(p) not in fast], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if id(p) in fast], "weight_decay": config.weight_decay},
     ]
+    for group, rate in zip(groups, (1.0, 1.0, config.b_lr_ratio), strict=True):
+        group |= {"rate": rate, "lr": config.lr * rate}
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.lr, fused=True)
 
 

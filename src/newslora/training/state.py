@@ -16,7 +16,12 @@ from newslora.training.engine import flat_settings
 from newslora.training.progress import Row
 
 # Settings that leave what was trained so far as it is.
-FREE = frozenset({"train.trackers", "data.test", "data.test_split"})
+FREE = frozenset(
+    {
+        *("train.trackers", "data.test", "data.test_split", "train.checkpoint_minutes", "train.checkpoint_steps"),
+        *("train.greatest_loss", "train.on_divergence"),
+    }
+)
 
 
 class _Stored(BaseModel):
@@ -65,6 +70,7 @@ class TrainingState(_Stored):
         line_sums: Sums since the last line of ``steps.jsonl``.
         best: Row of the best epoch so far.
         stale: Epochs since the best one.
+        skipped: Steps whose update was left out because they diverged.
         metrics: All rows of ``metrics.jsonl``.
         curve: All rows of ``steps.jsonl``.
     """
@@ -77,6 +83,7 @@ class TrainingState(_Stored):
     line_sums: Sums = Field(default_factory=Sums)
     best: Row | None = None
     stale: int = 0
+    skipped: int = 0
     metrics: list[Row] = Field(default_factory=list)
     curve: list[Row] = Field(default_factory=list)
 
@@ -131,16 +138,18 @@ class Identity(_Stored):
         settings: The settings under dotted names.
         data: SHA-256 over tokens and labels of the training and validation rows and the class names.
         processes: Processes that train together.
+        backbone: Digest of the backbone's weights.
     """
 
     settings: dict[str, str | int | float | bool]
     data: str
     processes: int
+    backbone: str | None
 
     @classmethod
-    def of(cls, config: RunConfig, data: Prepared, processes: int) -> Self:
+    def of(cls, config: RunConfig, data: Prepared, processes: int, backbone: str | None = None) -> Self:
         """Take the identity of a run about to train."""
-        return cls(settings=flat_settings(config), data=digest(data), processes=processes)
+        return cls(settings=flat_settings(config), data=digest(data), processes=processes, backbone=backbone)
 
     def difference(self, earlier: "Identity") -> str | None:
         """Say what differs from an ``earlier`` identity in a way that would change the result, if anything does."""
@@ -158,6 +167,8 @@ class Identity(_Stored):
     def _other_difference(self, earlier: "Identity") -> str | None:
         if self.processes != earlier.processes:
             return f"{self.processes} processes train but {earlier.processes} did"
+        if self.backbone != earlier.backbone:
+            return "the backbone's weights have changed"
         return None if self.data == earlier.data else "the training or validation rows have changed"
 
 

@@ -1,5 +1,6 @@
 """One optimisation step: forward and backward over its batches, the gradient shared, clipped and applied."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +12,12 @@ from torch import Tensor
 from newslora.config import TrainConfig
 from newslora.data.batches import make_batch
 from newslora.data.prepare import Prepared
+from newslora.errors import NewsloraError
 from newslora.model.classifier import NewsModel
 from newslora.model.prefix import Prefix
 from newslora.training.objective import Objective, add_l2_gradient
+from newslora.training.processes import talking
+from newslora.training.teaching import Lesson
 
 Rows = npt.NDArray[np.int64]
 
@@ -25,8 +29,8 @@ class StepResult:
     Attributes:
         rows: int64 [articles], all training rows of the step.
         mass: Sum of the articles' class weights.
-        figures: float32 [5]: summed cross-entropy, articles right, processes asked to stop, whether a checkpoint is
-            due, norm of the gradient (0 when it is not clipped).
+        figures: float32 [6]: summed cross-entropy, articles right, processes asked to stop, whether a checkpoint is
+            due, norm of the gradient (0 when it is not clipped), and whether the step diverged and was left out.
     """
 
     rows: Rows
@@ -34,11 +38,29 @@ class StepResult:
     figures: Tensor
 
 
+def diverged(loss: float, norm: float, greatest: float) -> str | None:
+    """Say what is wrong with a step, if anything is.
+
+    Args:
+        loss: Its mean loss.
+        norm: The norm of its gradient.
+        greatest: Mean loss that is still believed.
+    """
+    if not math.isfinite(loss):
+        return "the loss is not finite"
+    if not math.isfinite(norm):
+        return "the gradient is not finite"
+    return f"the loss is {loss:.4g}, above train.greatest_loss" if loss > greatest else None
+
+
 class Stepper:
     """Takes optimisation steps; its gradient is that of one batch of all rows, however they are cut or shared.
 
     Every process works on its share of each batch. What is trained is small (under a million numbers), so gradients
     and figures travel together in one sum a step instead of through DistributedDataParallel.
+
+    Where the device's memory does not suffice for a batch, its halves are passed one after the other, and so are later
+    batches of that size; as the loss is a sum, its gradient stays that of the whole.
     """
 
     def __init__(
@@ -54,7 +76,10 @@ class Stepper:
         self.accelerator, self.model, self.optimizer, self.config = accelerator, model, optimizer, config
         self.split = data.train
         self.parameters = model.trainable_parameters()
+        self.most_tokens = math.inf  # of a pass, once a greater one has run out of memory
         self.objective = Objective(config, data.train.labels, len(data.names), accelerator.device)
+        teaching = data.teaching
+        self.lesson = None if teaching is None else Lesson(self.objective, teaching, accelerator.device)
 
     def __call__(self, batches: list[Rows], lr: float, stop: bool = False, due: bool = False) -> StepResult:
         """Take one step.
@@ -72,17 +97,48 @@ class Stepper:
             sums += self._backward(batch[self.accelerator.process_index :: self.accelerator.num_processes], mass)
         flags = torch.tensor([float(stop), float(due)], device=sums.device)
         figures = self._share(torch.cat([sums, flags]))
-        return StepResult(rows, mass, torch.cat([figures, self._apply(lr).reshape(1)]))
+        return StepResult(rows, mass, torch.cat([figures, self._apply(lr, figures[0] / mass)]))
 
     def _backward(self, rows: Rows, mass: float) -> Tensor:
         if not len(rows):
             return torch.zeros(2, device=self.accelerator.device)
+        tokens = int(self.split.encoded.lengths[rows].sum())
+        if len(rows) > 1 and tokens > self.most_tokens:
+            return self._halves(rows, mass)
+        before = [None if p.grad is None else p.grad.clone() for p in self.parameters]
+        try:
+            return self._pass(rows, mass)
+        except torch.OutOfMemoryError as error:
+            if len(rows) == 1:
+                raise NewsloraError(
+                    f"{self.split.source}:{self.split.places[rows[0]]}: the device's memory does not suffice for one "
+                    f"article of {tokens} tokens; lower data.max_length or lora.r"
+                ) from error
+        # Out of the handler, whose traceback holds on to the pass's memory.
+        self._take_back(before)
+        self.most_tokens = int(self.split.encoded.lengths[rows[: (len(rows) + 1) // 2]].sum())
+        return self._halves(rows, mass)
+
+    def _halves(self, rows: Rows, mass: float) -> Tensor:
+        middle = (len(rows) + 1) // 2
+        return self._backward(rows[:middle], mass) + self._backward(rows[middle:], mass)
+
+    def _take_back(self, gradients: list[Tensor | None]) -> None:
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _pass(self, rows: Rows, mass: float) -> Tensor:
         batch = make_batch(self.split.encoded, rows.tolist(), self.split.labels, self.prefix)
         batch = batch.to(self.accelerator.device)
         assert batch.labels is not None  # noqa: S101 - narrows the type for mypy
         with self.accelerator.autocast():
             logits = self.model(batch)
-        loss = self.objective(logits, batch.labels)
+        if self.lesson is None:
+            loss = self.objective(logits, batch.labels)
+        else:
+            loss = self.lesson(logits, batch.labels, batch.rows)
         self.accelerator.backward(loss / mass)
         return torch.stack([loss.detach(), (logits.argmax(dim=-1) == batch.labels).sum()])
 
@@ -91,28 +147,37 @@ class Stepper:
         if self.accelerator.num_processes == 1:
             return figures
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-        shared = self.accelerator.reduce(torch.cat([g.flatten() for g in gradients] + [figures]), "sum")
+        with talking():
+            shared = self.accelerator.reduce(torch.cat([g.flatten() for g in gradients] + [figures]), "sum")
         *parts, figures = shared.split([*(p.numel() for p in self.parameters), len(figures)])
         for parameter, part in zip(self.parameters, parts, strict=True):
             parameter.grad = part.view_as(parameter)
         return figures
 
-    def _apply(self, lr: float) -> Tensor:
+    def _apply(self, lr: float, loss: Tensor) -> Tensor:
+        """Take the step and return the gradient's norm and whether the step was left out instead: float32 [2]."""
         scaler = self.accelerator.scaler
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["rate"]
         if scaler is not None:
             scaler.unscale_(self.optimizer)
         if self.config.l2:
             add_l2_gradient(self.parameters, self.config.l2)
         norm = self._clip()
-        if scaler is None:
+        skip = self._must_skip(loss, norm)
+        if not skip and scaler is None:
             self.optimizer.step()
-        else:
+        elif not skip and scaler is not None:
             scaler.step(self.optimizer)
+        if scaler is not None:
             scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return norm
+        return torch.stack([norm, torch.full_like(norm, float(skip))])
+
+    def _must_skip(self, loss: Tensor, norm: Tensor) -> bool:
+        # Looking at the figures makes a GPU wait, so it is done only when asked for.
+        wanted = self.config.on_divergence == "skip"
+        return wanted and diverged(loss.item(), norm.item(), self.config.greatest_loss) is not None
 
     def _clip(self) -> Tensor:
         if self.config.clip is None:

@@ -5,16 +5,28 @@ import math
 import torch
 
 from newslora.data.prepare import Split
-from newslora.errors import NewsloraError
+from newslora.errors import Diverged
 from newslora.training.state import TrainingState
-from newslora.training.stepping import StepResult
+from newslora.training.stepping import StepResult, diverged
+
+MOST_SKIPPED = 20  # in a row: then it is not the rows that are at fault
 
 
 class Tally:
-    """Holds the steps' figures until they are fetched; fetching is what makes a GPU wait."""
+    """Holds the steps' figures until they are fetched; fetching is what makes a GPU wait.
 
-    def __init__(self, split: Split) -> None:
-        self.split = split
+    Args:
+        split: The training rows, to name those of a step that diverges.
+        greatest: Mean loss of a step above which it has diverged.
+
+    Attributes:
+        skipped: Steps left out among those fetched last, each with what was wrong.
+    """
+
+    def __init__(self, split: Split, greatest: float = math.inf) -> None:
+        self.split, self.greatest = split, greatest
+        self.skipped: list[tuple[int, str]] = []
+        self._in_a_row = 0
         self._pending: list[StepResult] = []
 
     def push(self, result: StepResult) -> None:
@@ -34,18 +46,31 @@ class Tally:
             Whether a process was asked to stop, and whether a checkpoint is due.
 
         Raises:
-            NewsloraError: A loss or gradient is not finite; names the step and its rows.
+            Diverged: A loss or gradient is not finite, or a loss too great; names the step and its rows.
         """
         figures = torch.stack([result.figures for result in self._pending]).tolist()
         first = state.step - len(figures) + 1
-        for step, (result, (loss, correct, _, _, norm)) in enumerate(zip(self._pending, figures, strict=True), first):
-            if not math.isfinite(loss + norm):
-                what = "gradient" if math.isfinite(loss) else "loss"
-                raise NewsloraError(f"step {step}: the {what} is not finite ({self._rows(result)}); {advice}")
+        self.skipped = []
+        for step, (result, values) in enumerate(zip(self._pending, figures, strict=True), first):
+            loss, correct, _, _, norm, skipped = values
+            problem = diverged(loss / result.mass, norm, self.greatest)
+            if problem is not None:
+                self._judge(step, f"{problem} ({self._rows(result)})", bool(skipped), advice)
+                state.skipped += 1
+                continue
+            self._in_a_row = 0
             for sums in (state.epoch_sums, state.line_sums):
                 sums.add(loss, result.mass, int(correct), len(result.rows))
         self._pending.clear()
         return any(values[2] for values in figures), any(values[3] for values in figures)
+
+    def _judge(self, step: int, reason: str, skipped: bool, advice: str) -> None:
+        if not skipped:
+            raise Diverged(f"step {step}: {reason}; {advice}")
+        self.skipped.append((step, reason))
+        self._in_a_row += 1
+        if self._in_a_row == MOST_SKIPPED:
+            raise Diverged(f"step {step}: {reason}, the {MOST_SKIPPED}th such step in a row; {advice}")
 
     def _rows(self, result: StepResult) -> str:
         places = sorted(self.split.places[row] for row in result.rows.tolist())

@@ -11,6 +11,7 @@ from torch.nn import functional
 from newslora.data.batches import evaluation_batches, make_batch
 from newslora.data.prepare import Split
 from newslora.model.prefix import Prefix
+from newslora.training.processes import talking
 from newslora.training.progress import Row
 
 
@@ -36,7 +37,9 @@ def validate(
         between: Called after every batch; may raise to leave.
         prefix: The frozen layers' output for the rows, where it was computed before.
     """
-    logits = accelerator.reduce(_own_logits(model, split, classes, accelerator, between, prefix), "sum").cpu()
+    own = _own_logits(model, split, classes, accelerator, between, prefix)
+    with talking():
+        logits = accelerator.reduce(own, "sum").cpu()
     labels = torch.tensor(split.labels)
     guesses = logits.argmax(dim=-1).numpy()
     return {

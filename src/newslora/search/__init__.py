@@ -1,0 +1,1 @@
+"""Search under the parameter budget: sweeps, and students taught by a run."""
