@@ -83,20 +83,20 @@ def compare(expected: npt.NDArray[Any], found: npt.NDArray[Any], rows: Rows) -> 
     """Return how two models' logits [rows, labels] differ.
 
     Returns:
-        ``rows``, ``source``, ``greatest_logit`` and ``greatest_logit_difference``, ``labels_agree`` (share of rows; a tie
-        to within rounding agrees either way),
-        and ``accuracy`` of both where the labels are known.
+        ``rows``, ``source``, ``greatest_logit`` and ``greatest_logit_difference``, ``labels_agree`` (share of
+        rows; a tie to within rounding agrees either way), and ``accuracy`` of both where the labels are known.
     """
     before, after = expected.argmax(axis=1), found.argmax(axis=1)
+    agree = _agree(expected, after)
     figures: dict[str, Any] = {
         "source": rows.source,
         "rows": len(rows.texts),
         "greatest_logit": float(np.abs(expected).max()),
         "greatest_logit_difference": float(np.abs(found - expected).max()),
-        "labels_agree": float(_agree(expected, after).mean()),
+        "labels_agree": float(agree.mean()),
     }
     if rows.labels is not None:
-        of = {"model": before, "export": after}
+        of = {"model": before, "export": np.where(agree, before, after)}
         figures["accuracy"] = {name: float((labels == rows.labels).mean()) for name, labels in of.items()}
     return figures
 
