@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from newslora.data.audit_file import Verdict
 from newslora.evaluation.audit import Audit
@@ -71,7 +71,7 @@ def test_the_table_filters_and_grows(opened: tuple[Page, list[str]]) -> None:
     page.get_by_label("Suggested").select_option("Sci/Tech")
     assert 0 < len(shown(page)) < 43
     page.get_by_role("button", name="Reset").click()
-    page.wait_for_function("document.querySelector('#status').textContent.startsWith('50 of 130')")
+    expect(page.locator("#status")).to_contain_text("50 of 130")
     page.get_by_label("Search").fill("NUMBER 77")
     assert len(shown(page)) == 1 and "Harbour story number 77" in shown(page)[0]
 
