@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 ADAPTERS, RANK = 16, 16
-REPEATS = 3
-SECONDS = 12
+REPEATS = 7
+SECONDS = 60
 
 
 def make_runs(run: Path, folder: Path) -> list[Path]:
@@ -299,7 +299,7 @@ async def changes(runs: list[Path], texts: list[str], shelf: Path) -> dict[str, 
     sample = texts[:200]
     expected = {run.name: NewsClassifier.load(run).predict(sample) for run in runs}
     told: Counter[str] = Counter()
-    left = iter(range(800))
+    left = iter(range(10_000))
 
     async def check(client: Client, draw: random.Random) -> None:
         for _ in left:
@@ -310,7 +310,7 @@ async def changes(runs: list[Path], texts: list[str], shelf: Path) -> dict[str, 
 
     async def move(client: Client) -> int:
         rounds = 0
-        while told.total() < 800:
+        while told.total() < 10_000:
             name = moving[rounds % len(moving)].name
             renewed = fixed[8 + rounds % 4].name
             statuses = [

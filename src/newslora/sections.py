@@ -146,7 +146,7 @@ class TrainConfig(Section):
     prefix_cache: bool = True
     """Run the layers below the first LoRA layer once per article and keep their output."""
     warm_head: bool = True
-    """Start the output layer from a ridge solution on the frozen features instead of noise."""
+    """Start the output layer from linear discriminant analysis of the frozen features instead of noise."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the split, the batches, the initial weights and dropout."""
     seeds: Seeds | None = None

@@ -101,6 +101,12 @@ def test_a_row_without_text_is_judged_and_said_to_be_empty(news_backbone: Path, 
     assert "no text is left after the repair" in verdict.reasons and verdict.text == ""
 
 
+def test_the_only_row_of_a_class_is_named(news_backbone: Path, tmp_path: Path) -> None:
+    path = write_table(tmp_path / "news.csv", [*articles(30), ("Cooking", "A pot of soup on the fire.")])
+    with pytest.raises(NewsloraError, match=r"news.csv:32: is the only row labelled 'Cooking'"):
+        audit_alone(str(path), DataConfig(), backbone=str(news_backbone))
+
+
 def test_an_unknown_method_and_a_missing_label_are_told(news_backbone: Path, tmp_path: Path) -> None:
     path = write_table(tmp_path / "news.csv", articles(30))
     with pytest.raises(NewsloraError, match="--method magic: unknown method; there are newslora, cleanlab"):
@@ -175,7 +181,7 @@ def test_the_command_judges_by_a_run(trusted: RunFolder, tmp_path: Path, capsys:
     words = ["audit", str(trusted.path), "--data", str(data), "--output", str(tmp_path / "audit.csv")]
     assert main(words) == 0
     out = capsys.readouterr().out
-    assert "judged by the run run, calibrated" in out
+    assert "judged by the run run at temperature " in out
     assert "beware: 30 of these rows stand in the run's own training table" in out
 
 

@@ -130,14 +130,6 @@ def test_without_cleanlab_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) ->
         judge("cleanlab", *clusters(60)[:2], 3)
 
 
-def test_a_class_of_one_row_cannot_be_judged() -> None:
-    features, labels, _ = clusters(60)
-    labels[:] = labels % 2
-    labels[3] = 2
-    with pytest.raises(NewsloraError, match="a class has one row only"):
-        judge("newslora", features, labels, 3)
-
-
 def test_a_named_class_without_rows_does_no_harm() -> None:
     features, labels, truth = clusters()
     three, four = (judge("newslora", features, labels, classes) for classes in (3, 4))

@@ -37,6 +37,14 @@ def test_the_solution_ranks_the_classes_as_linear_discriminant_analysis_does(cla
     assert (logits.argmax(axis=1) == labels).mean() > 1.2 / classes
 
 
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_the_functions_share_no_part_that_would_only_make_logits_large(classes: int) -> None:
+    features, labels = clouds(classes)
+    weight, bias = solve(features + 50, labels)
+    np.testing.assert_allclose(weight.sum(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(bias.sum(), 0, atol=1e-9)
+
+
 @pytest.mark.parametrize("classes", [2, 4])
 def test_the_scale_suits_rows_that_were_not_fitted(classes: int) -> None:
     features, labels = clouds(classes, rows=600, spread=2.0)

@@ -47,7 +47,11 @@ class Kills:
         victim = self._kill_at_change(run, draw) if at_change else self._kill_at_time(run, draw)
         kind = "at a change" if at_change else "by the clock"
         if victim is None:
-            return {"ok": False, "kind": kind, "what": "a process that was left alone did not end in time"}
+            return {
+                "ok": False,
+                "kind": kind,
+                "what": "a process was not killed, or one left alone did not end in time",
+            }
         step = self._step(run)
         statuses = self._go(run, resume=True)
         ok = not any(statuses) and outcome(run) == self.whole
@@ -59,7 +63,9 @@ class Kills:
         change = draw.randrange(1, self.changes + 1)
         child = start(self.config, run, resume=False, before=die_at_change(change, (run, self.place / "cache")))
         [status] = wait([child])
-        return f"at change {change} of {self.changes}" if status == -signal.SIGKILL else "after its end"
+        if status not in (0, -signal.SIGKILL):
+            return None
+        return f"at change {change} of {self.changes}" if status else "after its end"
 
     def _kill_at_time(self, run: Path, draw: random.Random) -> str | None:
         children = self._start(run, resume=False)

@@ -48,7 +48,9 @@ def write(rows: list[dict[str, Any]], kind: str) -> bytes:
     if kind == "jsonl":
         return "".join(json.dumps(row) + "\n" for row in rows).encode()
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), delimiter="\t" if kind == "tsv" else ",")
+    writer = csv.DictWriter(
+        text, list({name: 0 for row in rows for name in row}), delimiter="\t" if kind == "tsv" else ","
+    )
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()

@@ -83,9 +83,10 @@ def die_at_change(number: int, places: tuple[Path, ...]) -> Callable[[], None]:
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal seen
-        seen += _changes(event, arguments, prefixes)
-        if seen == number:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if _changes(event, arguments, prefixes):
+            seen += 1
+            if seen == number:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     return lambda: sys.addaudithook(hook)
 

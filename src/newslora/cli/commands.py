@@ -164,10 +164,3 @@ def fuse(options: argparse.Namespace, settings: dict[str, str]) -> None:
         overrides=settings,
     )
     Console().print(f"adapter: {made.adapter}", highlight=False, soft_wrap=True)
-
-
-def serve(options: argparse.Namespace, settings: dict[str, str]) -> None:
-    """``newslora serve``: runs behind an API and a page."""
-    from newslora.cli.serve import serve as run
-
-    run(options, settings)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +12,7 @@ from newslora.data.audit_file import Verdict
 from newslora.data.cleaning import Cleaner
 from newslora.data.duplicates import first_near, normalise
 from newslora.data.encoding import encode
+from newslora.data.frame import shown
 from newslora.data.labels import encode_labels, label_names
 from newslora.data.sources import Table, read_table
 from newslora.errors import NewsloraError
@@ -37,7 +39,7 @@ class Audit:
         verdicts: A verdict a row, most suspicious first.
         conflicts: Groups of rows that nearly repeat each other under different labels, most suspicious first.
         summary: ``rows``, ``flagged``, ``estimated_wrong``, ``conflicts``, ``how`` and ``trained_on``
-            (how many of the rows stand in the run's training table; None without a run or where that is gone).
+            (how many of the rows stand in the run's training file; None without a run or where that is gone).
     """
 
     source: str
@@ -75,14 +77,15 @@ def audit_alone(
         progress: Called with the number of articles embedded since the last call.
 
     Raises:
-        NewsloraError: The table cannot be read, has no labels, or has too few rows of a class; no such backbone or
-            method; or cleanlab is not installed.
+        NewsloraError: The table cannot be read, has no labels, or has one row only of a class; no such backbone
+            or method; or cleanlab is not installed.
     """
     if method not in METHODS:
         raise NewsloraError(f"--method {method}: unknown method; there are {', '.join(METHODS)}")
     table = read_table(source, data, split=data.train_split)
     names = label_names(table)
     rows = _repair(table, names, encode_labels(table, names), Cleaner(data.drop_agency))
+    _check_classes(rows)
     tokenizer = load_tokenizer(backbone)
     encoded = encode(rows.texts, tokenizer, data.max_length)
     features = embed(backbone, None, encoded, int(tokenizer.pad_token_id or 0), progress)
@@ -108,14 +111,23 @@ def audit_with_run(run: RunFolder, source: str, data: DataConfig, progress: Prog
     labels = encode_labels(table, model.names, base)
     rows = _repair(table, model.names, labels, Cleaner.load(run.adapter / "cleaner.json"))
     logits = predict_logits(model, encode(rows.texts, model.tokenizer, model.max_length), progress)
-    probs = probabilities(logits, load_temperature(run.adapter))
-    audit = _rank(rows, judge_known(probs, rows.labels), f"the run {run.path.name}, calibrated")
+    temperature = load_temperature(run.adapter)
+    judged = judge_known(probabilities(logits, temperature), rows.labels)
+    audit = _rank(rows, judged, f"the run {run.path.resolve().name} at temperature {temperature:.2f}")
     audit.summary["trained_on"] = _known_rows(run, rows.texts)
     return audit
 
 
 def _repair(table: Table, names: tuple[str, ...], labels: Sequence[int], cleaner: Cleaner) -> _Rows:
     return _Rows(table, names, np.array(labels), [cleaner.repair(text) for text in table.texts])
+
+
+def _check_classes(rows: _Rows) -> None:
+    counts = np.bincount(rows.labels)
+    if 1 in counts:
+        row = int(np.flatnonzero(counts[rows.labels] == 1)[0])
+        alone = f"is the only row labelled {shown(rows.names[rows.labels[row]])}, so nothing else shows it"
+        raise NewsloraError(f"{rows.table.source}:{rows.table.places[row]}: {alone}; give two or more, or take it out")
 
 
 def _rank(rows: _Rows, judged: Judged, how: str) -> Audit:
@@ -147,10 +159,10 @@ def _conflicts(rows: _Rows) -> list[list[int]]:
 
 
 def _verdict(rows: _Rows, judged: Judged, row: int, twins: Sequence[int]) -> Verdict:
-    label, others = int(rows.labels[row]), judged.probs[row].copy()
+    label, likeliest, others = int(rows.labels[row]), int(judged.probs[row].argmax()), judged.probs[row].copy()
     others[label] = -1.0
-    suggested = int(others.argmax()) if judged.scores[row] >= FLAGGED else label
     drop = bool(judged.scores[row] >= FLAGGED)
+    suggested = int(others.argmax()) if drop else likeliest
     reasons = tuple(_reasons(rows, judged, row, twins))
     return Verdict(
         rows.table.places[row],
@@ -185,11 +197,10 @@ def _of_neighbours(names: Sequence[str], counts: np.ndarray, label: int) -> Iter
 
 
 def _known_rows(run: RunFolder, texts: Sequence[str]) -> int | None:
-    """Return how many of the texts stand in the run's training table, or ``None`` when that is no longer at hand."""
+    """Return how many of the texts stand in the run's training file, or ``None`` when there is none at hand."""
     config, cleaner = run.config().data, Cleaner.load(run.adapter / "cleaner.json")
-    try:
-        trained = read_table(config.train, config, split=config.train_split).texts
-    except NewsloraError:
+    if not Path(config.train).is_file():
         return None
+    trained = read_table(config.train, config).texts
     known = {normalise(cleaner.repair(text)) for text in trained}
     return sum(normalise(text) in known for text in texts)

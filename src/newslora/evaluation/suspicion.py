@@ -63,12 +63,12 @@ def judge(method: str, features: np.ndarray, labels: np.ndarray, classes: int, s
     Args:
         method: One of :data:`METHODS`.
         features: Embeddings of length 1, float32 [rows, width].
-        labels: int64 [rows].
+        labels: int64 [rows], two rows or more of each class that occurs.
         classes: Number of classes.
         seed: Of the folds.
 
     Raises:
-        NewsloraError: A class has one row only, or cleanlab is asked for and not installed.
+        NewsloraError: cleanlab is asked for and not installed.
     """
     near = nearest_rows(features, classes)
     votes = np.stack([(labels[near] == k).sum(axis=1) for k in range(classes)], axis=1)
@@ -139,20 +139,16 @@ class CrossFitting:
 
     Args:
         features: float32 [rows, width].
-        labels: int64 [rows]; they stratify the folds and, by the log-loss of held-out rows, choose the regularisation.
+        labels: int64 [rows], two rows or more of each that occurs; they stratify the folds and, by the log-loss of
+            held-out rows, choose the regularisation.
         classes: Number of classes.
         seed: Of the folds.
-
-    Raises:
-        NewsloraError: A class has one row only.
     """
 
     def __init__(self, features: np.ndarray, labels: np.ndarray, classes: int, seed: int) -> None:
         self.features = StandardScaler().fit_transform(features)
         sizes = np.bincount(labels)
         fewest = int(sizes[sizes > 0].min())
-        if fewest < 2:
-            raise NewsloraError("a class has one row only: nothing else shows how it looks; add rows or leave it out")
         folds = StratifiedKFold(min(_FOLDS, fewest), shuffle=True, random_state=seed)
         self.folds = list(folds.split(labels, labels))
         targets, known = np.eye(classes)[labels], range(classes)
