@@ -1,10 +1,12 @@
 """A small run folder with a real model in it: random weights, a word tokenizer, a cleaner, metrics."""
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -21,6 +23,9 @@ from newslora.training.run_folder import RunFolder
 # The same examples every time, and no verdict on how busy the machine is.
 settings.register_profile("house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 NAMES = ("World", "Sports", "Business", "Sci/Tech")
 WORDS = [
@@ -64,6 +69,22 @@ def _make_backbone(folder: Path) -> Path:
         torch.nn.init.normal_(parameter, std=0.2)
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """A real browser for the pages; without one the test is skipped, or fails in CI, which has one."""
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    if found is None:
+        fail = pytest.fail if os.environ.get("CI") else pytest.skip
+        fail("no Chromium on the path; Debian has it as the package chromium")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -322,7 +322,12 @@ HEAVY = ("torch", "transformers", "peft", "sklearn", "pandas", "matplotlib", "da
 
 
 @pytest.mark.parametrize(
-    "line", ["import newslora", "from newslora.cli.parser import build_parser; build_parser().format_help()", "newslora.RunConfig"]
+    "line",
+    [
+        "import newslora",
+        "from newslora.cli.parser import build_parser; build_parser().format_help()",
+        "newslora.RunConfig",
+    ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(line: str) -> None:
     check = f"import newslora; {line}; import sys; print(*set({HEAVY}) & set(sys.modules))"

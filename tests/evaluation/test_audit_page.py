@@ -1,12 +1,11 @@
 """The audit's page as a person meets it: opened from a disk in a real browser, offline."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from newslora.data.audit_file import Verdict
 from newslora.evaluation.audit import Audit
@@ -25,16 +24,6 @@ def make_audit(rows: int = 130, groups: int = 1) -> Audit:
     verdicts = [verdict(i + 2, NAMES[i % 3], NAMES[(i + 1 + i // 60) % 3], 1 - i / rows) for i in range(rows)]
     summary = {"rows": rows, "flagged": 61, "estimated_wrong": 55, "conflicts": groups, "how": "the table alone"}
     return Audit("data/news.csv", NAMES, verdicts, [verdicts[:2]] * groups, summary | {"trained_on": 7})
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert path, "these tests need chromium; install it (Debian: apt-get install chromium)"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

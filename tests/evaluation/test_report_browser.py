@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
-from tests.browser import chromium
+from playwright.sync_api import Browser, Page
 from tests.evaluation.reported import HARM, LABEL, evaluate, make_harmful_run, make_reported_run
 
 from newslora.training.run_folder import RunFolder
@@ -36,15 +35,6 @@ class Opened:
         """Return the articles that are shown."""
         shown: list[dict[str, str]] = self.page.locator("#rows").evaluate(SHOWN)
         return shown
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = chromium()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
-from tests.browser import chromium
+from playwright.sync_api import Browser, Page, Route, expect
 from tests.serving.stand import TEXTS, Server, serving
 
 from newslora.inference.classifier import NewsClassifier
@@ -21,15 +20,6 @@ TOKEN = "a token of many letters"
 def server(runs: list[Path]) -> Iterator[Server]:
     with serving(*runs[:3], NEWSLORA_TOKEN=TOKEN) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = chromium()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @dataclass

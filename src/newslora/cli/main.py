@@ -10,7 +10,7 @@ from newslora.cli.parser import build_parser
 from newslora.config import check_setting
 from newslora.errors import NewsloraError
 
-_WITH_SETTINGS = ("train", "baseline", "sweep", "distill")
+_WITH_SETTINGS = ("train", "baseline", "sweep", "distill", "fuse")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -213,7 +213,12 @@ def _audit(commands: "Commands[_Parser]") -> None:
 
 
 def _fuse(commands: "Commands[_Parser]") -> None:
-    command = commands.add_parser("fuse", allow_abbrev=False, help="combine the adapters of several runs into one")
+    command = commands.add_parser(
+        "fuse",
+        allow_abbrev=False,
+        help="combine the adapters of several runs into one",
+        usage="newslora fuse RUN RUN … --output RUN2 [--method M] [--data FILE] [--section.key VALUE …]",
+    )
     command.add_argument("runs", nargs="+", metavar="RUN", help="run folders on one backbone")
     command.add_argument("--output", required=True, metavar="RUN2", help="the new run folder")
     command.add_argument(
