@@ -20,6 +20,10 @@ from newslora.data.cleaning import Cleaner
 from newslora.model.classifier import build_model
 from newslora.training.run_folder import RunFolder
 
+# Two workers share two cores, and so do the processes that they start: more threads only get into each other's way.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # The same examples every time, and no verdict on how busy the machine is.
 settings.register_profile("house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")

@@ -25,6 +25,15 @@ def test_an_export_takes_the_runs_place(command: Command, trained: RunFolder, tm
     assert [row["label"] for row in answers[0]] == [row["label"] for row in answers[1]]
 
 
+def test_a_program_of_its_own_says_no_more_than_the_figures(trained: RunFolder, tmp_path: Path) -> None:
+    words = ("export", str(trained.path), "--format", "onnx-int8", "--output", str(tmp_path / "out"))
+    done = subprocess.run(
+        [sys.executable, "-m", "newslora.cli.main", *words], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 2
+
+
 def test_figures_as_json_on_given_rows(command: Command, trained: RunFolder, tmp_path: Path) -> None:
     table = write_table(tmp_path / "rows.csv", articles(40, seed=5))
     words = ("export", trained.path, "--format", "onnx", "--output", tmp_path / "out", "--data", table, "--json")

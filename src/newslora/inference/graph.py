@@ -6,7 +6,9 @@ BERT's kind are written straight into the operators that ONNX Runtime's own opti
 attention of all heads, sum with LayerNorm, bias with GELU. Families of another kind are traced whole.
 """
 
+import logging
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +16,6 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -224,9 +225,20 @@ def quantize(source: Path, target: Path) -> None:
     quantised at each run, each token's row in such blocks too, so a text's answer does not depend on the texts beside
     it. Embeddings, attention between tokens, norms and the head stay float32.
     """
-    config = DefaultWeightOnlyQuantConfig(
+    module = _quantizer_module()
+    config = module.DefaultWeightOnlyQuantConfig(
         block_size=BLOCK, is_symmetric=True, accuracy_level=_INTEGERS, bits=8, op_types_to_quantize=("MatMul",)
     )
-    quantizer = MatMulNBitsQuantizer(onnx.load(str(source)), algo_config=config)
+    quantizer = module.MatMulNBitsQuantizer(onnx.load(str(source)), algo_config=config)
     quantizer.process()
     quantizer.model.save_model_to_file(str(target))
+
+
+def _quantizer_module() -> Any:  # noqa: ANN401 - it has no types
+    # The module sets the whole program's log up to print as it is imported: a line for each node.
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    module = import_module("onnxruntime.quantization.matmul_nbits_quantizer")
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    return module
