@@ -57,6 +57,10 @@ class NewsClassifier:
         check_seal(adapter)
         return cls(adapter, Cleaner.load(adapter / "cleaner.json"), load_temperature(adapter), engine)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process reads the folder again, with its checks; weights and locks do not travel.
+        return type(self).load, (self.adapter, self._engine)
+
     @property
     def model(self) -> "NewsModel":
         """The model of an adapter or a merged export, read when first asked for.
