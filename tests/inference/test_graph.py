@@ -8,7 +8,7 @@ import pytest
 from tests.model.conftest import ragged_articles, random_model, write_backbone
 
 from newslora.errors import NewsloraError
-from newslora.inference.graph import quantize, write_graph
+from newslora.inference.graph import write_graph
 from newslora.inference.onnx_model import pad
 from newslora.model.classifier import NewsModel, predict_logits
 from newslora.model.families import FAMILIES
@@ -104,41 +104,3 @@ def test_an_activation_without_a_fused_operator(backbones: Callable[[str], Path]
     merged.config.hidden_act = "silu"
     with pytest.raises(NewsloraError, match="the activation 'silu' has no fused operator"):
         write_graph(merged, model.family, tmp_path / "model.onnx")
-
-
-@pytest.mark.parametrize("kind", ["bert", "mpnet"])
-def test_quantised_products(backbones: Callable[[str], Path], tmp_path: Path, kind: str) -> None:
-    model = random_model(backbones(kind), lora={"targets": "all-linear", "r": 3})
-    quantize(write(model, tmp_path / "exact.onnx"), tmp_path / "model.onnx")
-    exact, graph = onnx.load(tmp_path / "exact.onnx").graph, onnx.load(tmp_path / "model.onnx").graph
-    weights = {tensor.name for tensor in exact.initializer}
-    products = [node for node in exact.node if node.op_type == "MatMul" and node.input[1] in weights]
-    integers = [node for node in graph.node if node.op_type == "MatMulNBits"]
-    assert len(integers) == len(products) >= 18
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    for node in integers:
-        settings = {attribute.name: attribute.i for attribute in node.attribute}
-        assert (settings["bits"], settings["accuracy_level"]) == (8, 4)
-        assert tensors[node.input[1]].data_type == onnx.TensorProto.UINT8
-        scales = tensors[node.input[2]].dims
-        assert np.prod(scales) == settings["N"] * -(-settings["K"] // settings["block_size"])
-    [found] = run(tmp_path / "model.onnx", model, LENGTHS, ["logits"])
-    [expected] = run(tmp_path / "exact.onnx", model, LENGTHS, ["logits"])
-    # Random weights magnify what is rounded off, on some articles without bound.
-    assert 0 < np.median(np.abs(found - expected)) < 0.03 * np.abs(expected).max()
-
-
-def test_a_quantised_answer_does_not_depend_on_the_texts_beside_it(
-    backbones: Callable[[str], Path], tmp_path: Path
-) -> None:
-    model = random_model(backbones("bert"))
-    quantize(write(model, tmp_path / "exact.onnx"), tmp_path / "model.onnx")
-    session = ort.InferenceSession(str(tmp_path / "model.onnx"))
-    encoded = ragged_articles(LENGTHS)
-
-    def answer(rows: list[int]) -> np.ndarray:
-        ids, mask = pad(encoded, np.array(rows), 0)
-        return np.asarray(session.run(["logits"], {"input_ids": ids, "attention_mask": mask})[0])
-
-    together = answer(list(range(len(LENGTHS))))
-    assert np.concatenate([answer([row]) for row in range(len(LENGTHS))]) == pytest.approx(together, abs=1e-4)

@@ -3,51 +3,37 @@
 The head reads the first token of the last layer. So that layer's queries, attention output and feed-forward network
 run on one row an article, and only its keys and values on all (as in :mod:`newslora.model.packed`). The weights of
 BERT's kind are written straight into the operators that ONNX Runtime's own optimiser would fuse a traced model into:
-attention of all heads, sum with LayerNorm, bias with GELU. Families of another kind are traced whole.
+attention of all heads, bias with GELU. Families of another kind are traced whole.
 """
 
-import logging
 import warnings
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from newslora.errors import NewsloraError
+from newslora.inference.nodes import FUSED, Nodes
 from newslora.model.families import Family
 
 OPSET: Final = 18
-BLOCK: Final = 128
-"""Inputs of an output channel that share a scale: smaller blocks are truer and slower."""
-_INTEGERS: Final = 4  # the accuracy level at which MatMulNBits multiplies 8-bit integers
 _IR_VERSION: Final = 10
-_FUSED: Final = "com.microsoft"
 _ACTIVATIONS: Final = {"gelu": "BiasGelu", "gelu_new": "FastGelu", "gelu_pytorch_tanh": "FastGelu"}
 _HEADS: Final = {"bert": "Tanh", "distilbert": "Relu", "electra": "Gelu"}
 
 
-class _Graph:
-    """Nodes and weights as they are added; each node has one output."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.weights: dict[str, onnx.TensorProto] = {}
+class _Graph(Nodes):
+    """Nodes that stand for a model's modules."""
 
     def weight(self, name: str, values: torch.Tensor | list[int]) -> str:
-        array = values.detach().cpu().float().numpy() if isinstance(values, torch.Tensor) else np.array(values)
-        self.weights[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
-        return name
-
-    def add(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:  # noqa: ANN401 - as onnx has it
-        output = f"{kind}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, inputs, [output], output, domain=domain, **attributes))
-        return output
+        return self.constant(
+            name, values.detach().cpu().float().numpy() if isinstance(values, torch.Tensor) else np.array(values)
+        )
 
     def product(self, x: str, linear: nn.Linear, name: str) -> str:
         return self.add("MatMul", x, self.weight(f"{name}.weight", linear.weight.t()))
@@ -139,7 +125,7 @@ def _layer(graph: _Graph, x: str, mask: str, layer: _Layer) -> str:
     q, k, v = (graph.product(y, m, n) for y, m, n in zip((rows, x, x), linears, names, strict=True))
     biases = [torch.zeros(m.out_features) if m.bias is None else m.bias for m in linears]
     bias = graph.weight(f"{layer.name}.attention.bias", torch.cat(biases))
-    context = graph.add("MultiHeadAttention", q, k, v, bias, mask, domain=_FUSED, num_heads=layer.heads)
+    context = graph.add("MultiHeadAttention", q, k, v, bias, mask, domain=FUSED, num_heads=layer.heads)
     rows = _add_norm(graph, context, rows, layer.output, layer.attention_norm, f"{layer.name}.attention-output")
     inner = graph.product(rows, layer.up, f"{layer.name}.intermediate")
     inner = _activate(graph, inner, graph.bias(layer.up, f"{layer.name}.intermediate"), layer.activation)
@@ -147,9 +133,9 @@ def _layer(graph: _Graph, x: str, mask: str, layer: _Layer) -> str:
 
 
 def _add_norm(graph: _Graph, x: str, residual: str, linear: nn.Linear, norm: Any, name: str) -> str:  # noqa: ANN401
-    scale, shift = graph.weight(f"{name}.norm.weight", norm.weight), graph.weight(f"{name}.norm.bias", norm.bias)
-    inputs = (graph.product(x, linear, name), residual, scale, shift, graph.bias(linear, name))
-    return graph.add("SkipLayerNormalization", *inputs, domain=_FUSED, epsilon=norm.eps)
+    # ONNX Runtime's SkipLayerNormalization, which does all this at once, takes three times as long on a processor.
+    inner = graph.add("Add", graph.product(x, linear, name), graph.bias(linear, name))
+    return _norm(graph, graph.add("Add", inner, residual), norm, f"{name}.norm")
 
 
 def _activate(graph: _Graph, x: str, bias: str, name: str) -> str:
@@ -158,7 +144,7 @@ def _activate(graph: _Graph, x: str, bias: str, name: str) -> str:
     if name not in _ACTIVATIONS:
         known = ", ".join((*_ACTIVATIONS, "relu"))
         raise NewsloraError(f"--format: the activation {name!r} has no fused operator ({known} have); export merged")
-    return graph.add(_ACTIVATIONS[name], x, bias, domain=_FUSED)
+    return graph.add(_ACTIVATIONS[name], x, bias, domain=FUSED)
 
 
 def _head(graph: _Graph, x: str, model: PreTrainedModel, family: Family) -> None:
@@ -167,7 +153,7 @@ def _head(graph: _Graph, x: str, model: PreTrainedModel, family: Family) -> None
     dense: Any = model.get_submodule(family.head_dense)
     output: Any = model.get_submodule(family.head_output)
     kind = _HEADS.get(model.config.model_type, "Tanh")
-    hidden = graph.add(kind, graph.dense(first, dense, "head"), domain=_FUSED if kind == "Gelu" else "")
+    hidden = graph.add(kind, graph.dense(first, dense, "head"), domain=FUSED if kind == "Gelu" else "")
     logits = graph.dense(hidden, output, "classifier")
     graph.nodes.append(helper.make_node("Identity", [logits], ["logits"], "logits"))
 
@@ -176,8 +162,8 @@ def _finish(graph: _Graph, labels: int) -> onnx.ModelProto:
     axes = ["articles", "tokens"]
     inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, axes) for name in ("input_ids", "attention_mask")]
     output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["articles", labels])
-    made = helper.make_graph(graph.nodes, "newslora", inputs, [output], list(graph.weights.values()))
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(_FUSED, 1)]
+    made = helper.make_graph(graph.nodes, "newslora", inputs, [output], list(graph.constants.values()))
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(FUSED, 1)]
     return helper.make_model(made, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="newslora")
 
 
@@ -216,29 +202,3 @@ def _trace(model: PreTrainedModel, file: Path) -> None:
         raise NewsloraError(
             f"--format: a {model.config.model_type!r} model cannot be written as a graph ({reason}); export merged"
         ) from error
-
-
-def quantize(source: Path, target: Path) -> None:
-    """Write a graph whose layers' matrix products run on 8-bit integers.
-
-    Weights are quantised once, each output channel in blocks of ``BLOCK`` with scales of their own. Activations are
-    quantised at each run, each token's row in such blocks too, so a text's answer does not depend on the texts beside
-    it. Embeddings, attention between tokens, norms and the head stay float32.
-    """
-    module = _quantizer_module()
-    config = module.DefaultWeightOnlyQuantConfig(
-        block_size=BLOCK, is_symmetric=True, accuracy_level=_INTEGERS, bits=8, op_types_to_quantize=("MatMul",)
-    )
-    quantizer = module.MatMulNBitsQuantizer(onnx.load(str(source)), algo_config=config)
-    quantizer.process()
-    quantizer.model.save_model_to_file(str(target))
-
-
-def _quantizer_module() -> Any:  # noqa: ANN401 - it has no types
-    # The module sets the whole program's log up to print as it is imported: a line for each node.
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    module = import_module("onnxruntime.quantization.matmul_nbits_quantizer")
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    return module
