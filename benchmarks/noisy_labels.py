@@ -110,12 +110,14 @@ def main() -> None:
     parser.add_argument("--layers", default="3-5", help="layers with LoRA (default %(default)s)")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--only", nargs="*", default=[""], help="ways beside the first, by the start of their names")
     options = parser.parse_args()
+    ways = [way for way in WAYS if way == AS_IS or way.startswith(tuple(options.only))]
     options.output.mkdir(parents=True, exist_ok=True)
     audit(options)
-    right: dict[str, list[np.ndarray]] = {way: [] for way in WAYS}
+    right: dict[str, list[np.ndarray]] = {way: [] for way in ways}
     for seed in options.seeds:  # seed by seed: whenever it is stopped, all ways have as many
-        for way in WAYS:
+        for way in ways:
             right[way].append(predictions(options, way, seed))
     rows = compare({way: np.array(parts) for way, parts in right.items()})
     show(rows, len(options.seeds), right[AS_IS][0].size)

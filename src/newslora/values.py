@@ -95,7 +95,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         NewsloraError: The file cannot be read, is no YAML (the line is named), or holds no mapping.
     """
     try:
-        values = yaml.load(_text(path), _Loader)  # noqa: S506  # nosec B506 - a safe loader
+        values = yaml.load(_text(path), _Loader)  # nosec B506  # noqa: S506 - a safe loader
     except OSError as error:
         raise NewsloraError(f"{path}: cannot be read ({error.strerror}); give a YAML file of settings") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

@@ -35,7 +35,7 @@ def render(name: str, values: Mapping[str, Any], scripts: Sequence[str] = _SCRIP
     )
     environment.filters |= {"percent": _percent, "points": _points, "count": _count}
     style, script = ("\n".join(map(_read, names)) for names in (_STYLES, scripts))
-    assets = {"style": Markup(style), "script": Markup(script), "license": _read(_LICENSE)}  # noqa: S704  # nosec B704 - our own files
+    assets = {"style": Markup(style), "script": Markup(script), "license": _read(_LICENSE)}  # nosec B704  # noqa: S704 - our own files
     return environment.get_template(name).render(values, **assets, policy=_policy(style, script))
 
 
