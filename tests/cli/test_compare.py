@@ -56,6 +56,7 @@ def test_the_table_for_people_says_what_one_seed_is_worth(
     assert "30 rows of" in done.out
 
 
+@pytest.mark.slow
 def test_seeds_are_compared_as_seeds(
     command: Command, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,6 +96,7 @@ def test_offline_all_that_is_in_the_cache_is_read_without_a_request(hub: Hub, fi
     assert hub.log == []
 
 
+@pytest.mark.slow
 def test_what_is_in_the_cache_is_read_though_the_hub_is_down(down: str, filled: Filled) -> None:
     assert ask(down, filled.home, *filled.queries) == filled.answers
 
@@ -151,7 +152,7 @@ def test_without_hub_and_cache_it_ends_soon_in_one_line(
         assert answer["error"].startswith(arguments.get("source", MODEL))
         assert f"({why}, and the cache does not hold it)" in answer["error"]
         assert "\n" not in answer["error"]
-        assert answer["seconds"] < 8
+        assert answer["seconds"] < 20
 
 
 def newslora(url: str, home: Path, *words: str, offline: bool = False) -> Any:

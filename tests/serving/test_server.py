@@ -260,7 +260,9 @@ def test_the_end_loses_no_accepted_request(runs: list[Path], expected: dict[str,
     assert status == 0
     assert set(told) <= {200, 429}
     assert told == answered, "an answer was not sent, or did not arrive"
-    assert set(broken) <= {"ConnectionRefusedError"}, broken
+    # A connection still waiting to be accepted as the door closes is reset.
+    assert set(broken) <= {"ConnectionRefusedError", "ConnectionResetError"}, broken
+    assert broken["ConnectionResetError"] <= 12, "at most one for each asker"
     assert [line["event"] for line in server.lines if line["event"] != "request"] == ["serving", "stopping", "stopped"]
 
 

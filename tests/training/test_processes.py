@@ -49,6 +49,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(alone: Path, tmp_path: Path) -> None:
     settings = {"batch_size": 8}
     run = RunFolder.create(tmp_path / "two", make_config(**settings))
@@ -70,6 +71,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run.path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_two_processes_stopped_go_on_exactly(two: Path, tmp_path: Path, number: int) -> None:
     path = RunFolder.create(tmp_path / "run", make_config(**SETTINGS)).path
@@ -86,6 +88,7 @@ def test_two_processes_stopped_go_on_exactly(two: Path, tmp_path: Path, number: 
     assert outcome(path) == outcome(two)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_a_run_goes_on_exactly(tmp_path: Path) -> None:
     assert start(tmp_path / "whole", SETTINGS).wait(120) == 0
     process = start(tmp_path / "killed", SETTINGS)
