@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
@@ -32,15 +33,18 @@ def plan(options: argparse.Namespace, settings: dict[str, str]) -> None:
     from newslora.cli import display
     from newslora.model.backbone import load_config as load_backbone_config
     from newslora.model.budget import Planner, as_rows
+    from newslora.model.saving import savings
 
-    planner = Planner(load_backbone_config(options.model, options.revision), options.labels, options.model)
-    plans = planner.plans(options.budget)
+    config = load_backbone_config(options.model, options.revision)
+    plans = Planner(config, options.labels, options.model).plans(options.budget)
+    default = RunConfig()
+    upper = savings(config, options.labels, options.model, default.lora.targets, default.model.head, default.lora.r)
     if options.json:
-        print_json(
-            {"model": options.model, "labels": options.labels, "budget": options.budget, "plans": as_rows(plans)}
-        )
+        asked = {"model": options.model, "labels": options.labels, "budget": options.budget}
+        print_json(asked | {"plans": as_rows(plans), "upper_layers": [asdict(saving) for saving in upper]})
     else:
         display.plans(Console(), plans, options)
+        display.savings(Console(), upper)
 
 
 def train(options: argparse.Namespace, settings: dict[str, str]) -> None:

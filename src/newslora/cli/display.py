@@ -13,6 +13,7 @@ from rich.table import Table
 
 from newslora.data.prepare import Prepared
 from newslora.model.budget import Plan
+from newslora.model.saving import Saving
 from newslora.training.progress import EpochDone, Event, Started, StepDone, StepSkipped
 from newslora.training.run_folder import RunFolder
 from newslora.workflow import Built
@@ -167,3 +168,20 @@ def plans(console: Console, rows: Sequence[Plan], options: argparse.Namespace) -
         table.add_row(",".join(targets), head, *cells, f"{best.r}: {best.trainable:,}" if best else "none")
     console.print(table)
     console.print("every configuration with its exact counts, over budget too: --json", highlight=False)
+
+
+def savings(console: Console, rows: Sequence[Saving]) -> None:
+    """Show what LoRA in the upper layers only costs and saves."""
+    if not rows:
+        return
+    heads = ("--lora.layers", "trainable", "work, 1st epoch", "work, later epochs", "cache, MB per million tokens")
+    table = Table(
+        *heads,
+        title="LoRA in upper layers, the layers below run once (other settings default)",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for row in rows:
+        work = (f"{row.first_epoch:.0%}", f"{row.later_epochs:.0%}")
+        table.add_row(row.layers, f"{row.trainable:,}", *work, f"{row.bytes_per_token:,}")
+    console.print(table)

@@ -1,0 +1,76 @@
+"""What it costs and saves to adapt the upper layers only, with the frozen-prefix cache under them."""
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedConfig
+
+from newslora.model.budget import Planner, meta_model
+from newslora.model.families import family_of
+
+_QKV = ("query", "key", "value")
+
+
+@dataclass(frozen=True)
+class Saving:
+    """LoRA in some upper layers, beside LoRA in all.
+
+    Attributes:
+        layers: As ``lora.layers`` takes them.
+        trainable: Trainable parameters.
+        first_epoch: Arithmetic of the first epoch, with the one pass below, as a share of an epoch with LoRA in all.
+        later_epochs: Arithmetic of each later epoch, as such a share.
+        bytes_per_token: What the cache keeps of each token of the training and validation rows.
+    """
+
+    layers: str
+    trainable: int
+    first_epoch: float
+    later_epochs: float
+    bytes_per_token: int
+
+
+def savings(
+    config: PreTrainedConfig, labels: int, name: str, targets: tuple[str, ...], head: str, r: int
+) -> list[Saving]:
+    """Return a saving for each first layer that LoRA may have, all layers first.
+
+    Counted are the products of the layers' frozen linear modules, forward and backward, as the packed pass runs them:
+    in the last layer keys and values alone, since the head reads one token of it; no gradient below the first LoRA
+    layer, nor through that layer's queries, keys and values.
+
+    Args:
+        config: The backbone's configuration.
+        labels: Number of labels.
+        name: The backbone as the user named it.
+        targets: LoRA's targets.
+        head: Head mode.
+        r: Rank.
+
+    Returns:
+        None but for families whose layers run packed and are of BERT's kind.
+
+    Raises:
+        NewsloraError: The backbone is not an encoder.
+    """
+    family = family_of(config, name)
+    if family.style != "post-norm":
+        return []
+    layers = list(meta_model(config, labels).get_submodule(family.layers).children())
+    sizes = [
+        {target: layer.get_submodule(path).get_parameter("weight").numel() for target, path in family.modules.items()}
+        for layer in layers
+    ]
+    sizes[-1] = {target: size if target in ("key", "value") else 0 for target, size in sizes[-1].items()}
+    forward = [sum(size.values()) for size in sizes]
+    above = [sum(size for target, size in layer.items() if target not in _QKV) for layer in sizes]
+    work = [sum(forward[k:]) + sum(forward[k + 1 :]) + above[k] for k in range(len(layers))]
+    return [
+        Saving(
+            layers=f"{k}-{len(layers) - 1}",
+            trainable=Planner(config, labels, name, tuple(range(k, len(layers)))).plan(targets, head, r, 1).trainable,
+            first_epoch=(sum(forward[:k]) + work[k]) / work[0],
+            later_epochs=work[k] / work[0],
+            bytes_per_token=2 * int(config.hidden_size) if k else 0,
+        )
+        for k in range(len(layers))
+    ]
