@@ -16,7 +16,6 @@ import csv
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -50,6 +49,16 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
 def read_texts(folder: Path) -> list[str]:
     with (folder / "rows.csv").open(newline="", encoding="utf-8") as file:
         return [row["text"] for row in csv.DictReader(file)]
+
+
+def tokens_per_row(run: str, folder: Path) -> float:
+    """Return the mean number of tokens that newslora passes through the encoder."""
+    from newslora.data.encoding import encode
+    from newslora.inference.classifier import NewsClassifier
+
+    classifier = NewsClassifier.load(run)
+    texts = [classifier.repair(text) for text in read_texts(folder)]
+    return float(encode(texts, classifier.model.tokenizer, classifier.model.max_length, cache=False).lengths.mean())
 
 
 def load_pipeline(folder: Path) -> Any:
@@ -105,6 +114,12 @@ def single(folder: Path, name: str, count: int) -> dict[str, Any]:
     return {"seconds": statistics.median(times[WARM_UP:])}
 
 
+def peak_mb() -> float:
+    """Return this process's peak memory; getrusage would tell the parent's where that was greater."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
+
+
 def work(options: argparse.Namespace) -> None:
     """Measure one variant in this process and print it as JSON."""
     folder, (kind, name) = Path(options.folder), options.worker
@@ -114,7 +129,7 @@ def work(options: argparse.Namespace) -> None:
         result = bulk_pipeline(folder, int(name.rpartition(" ")[2]))
     else:
         result = bulk_newslora(folder, name.removeprefix("newslora "))
-    result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    result["peak_mb"] = peak_mb()
     print(json.dumps(result))
 
 
@@ -186,7 +201,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         options.folder = folder
         prepare(options, Path(folder))
-        rows = len(read_texts(Path(folder)))
+        rows, tokens = len(read_texts(Path(folder))), tokens_per_row(options.run, Path(folder))
         for _ in range(options.repeats):
             for kind, results in (("bulk", bulk), ("single", alone)):
                 for name, runs in results.items():
@@ -196,7 +211,9 @@ def main() -> None:
     for runs in bulk.values():
         for run in runs:
             del run["labels"]
-    content = {"options": vars(options), "environment": environment(), "table": table, "bulk": bulk, "single": alone}
+    asked = {"run": Path(options.run).name, "data": Path(options.data).name, "rows": rows, "repeats": options.repeats}
+    asked["tokens_per_row"] = tokens
+    content = {"options": asked, "environment": environment(), "table": table, "bulk": bulk, "single": alone}
     Path(f"{options.output}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 

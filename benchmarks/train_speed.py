@@ -11,7 +11,6 @@ shows medians; OUTPUT.json and OUTPUT.png hold the same figures.
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -197,7 +196,9 @@ def work(options: argparse.Namespace) -> None:
 
     with quiet_transformers():
         result = variants()[options.worker](options)
-    result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # getrusage would tell the parent's peak where that was greater.
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    result["peak_mb"] = int(line.split()[1]) / 1024
     print(json.dumps(result))
 
 
@@ -276,7 +277,9 @@ def main() -> None:
                 results[name].append(run_one(name, options))
                 print(name, results[name][-1], flush=True)
     rows = report(results, options)
-    Path(f"{options.output}.json").write_text(json.dumps({"options": vars(options), "rows": rows}, indent=2) + "\n")
+    asked = {key: getattr(options, key) for key in ("backbone", "rows", "repeats", "upper")}
+    asked["data"] = Path(options.data).name
+    Path(f"{options.output}.json").write_text(json.dumps({"options": asked, "rows": rows}, indent=2) + "\n")
     draw(
         rows[1:], f"{options.backbone}, LoRA r={RANK} on query and value, batch {BATCH}", Path(f"{options.output}.png")
     )
