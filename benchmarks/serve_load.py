@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -171,7 +171,15 @@ class Client:
 
     async def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
         """Return the status and the parsed answer."""
-        reader, writer = self.idle.pop() if self.idle else await asyncio.open_connection("127.0.0.1", self.port)
+        while self.idle:
+            with suppress(OSError, asyncio.IncompleteReadError):  # the server closes a connection idle for 30 s
+                return await self._ask(self.idle.pop(), method, path, body)
+        return await self._ask(await asyncio.open_connection("127.0.0.1", self.port), method, path, body)
+
+    async def _ask(
+        self, connection: Connection, method: str, path: str, body: dict[str, Any] | None
+    ) -> tuple[int, Any]:
+        reader, writer = connection
         content = b"" if body is None else json.dumps(body).encode()
         fields = {"Host": "x", "Content-Type": "application/json", "Content-Length": str(len(content))}
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]

@@ -11,10 +11,12 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from time import perf_counter
 
+from newslora.model.memory import trim_memory
 from newslora.serving.engine import Answer, Served, answer
 from newslora.serving.limits import Limits, estimate_tokens
 from newslora.serving.refusal import RefusalError
 
+_TRIM_BATCHES = 100  # after so many, freed memory is returned
 _MOST_SECONDS = 60  # that a client is told to stay away
 
 
@@ -79,10 +81,14 @@ class Batcher:
 
     async def work(self) -> None:
         """Run batches until cancelled."""
+        loop, run = asyncio.get_running_loop(), 0
         while True:
             await self._filled.wait()
             if batch := self._next_batch():
                 await self._run(batch)
+                run += 1
+                if run % _TRIM_BATCHES == 0:
+                    await loop.run_in_executor(self._executor, trim_memory)
             else:
                 self._filled.clear()
 
