@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from tests.serving.stand import TEXTS, make_roberta, make_run
 
 from newslora.inference.classifier import NewsClassifier
-from newslora.serving import explain
+from newslora.serving import batcher, explain
 from newslora.serving.adapters import BackboneRunner
 from newslora.serving.app import create_app
 from newslora.serving.library import Library
@@ -52,6 +52,18 @@ def test_each_request_names_its_adapter(client: TestClient, expected: dict[str, 
         response = client.post("/v1/classify", json={"texts": TEXTS[:3], "adapter": name})
         assert response.json()["adapter"] == name
         check(response, answers[:3])
+
+
+def test_memory_is_given_back_after_so_many_batches(
+    library: Library, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trims: list[int] = []
+    monkeypatch.setattr(batcher, "_TRIM_BATCHES", 3)
+    monkeypatch.setattr(batcher, "trim_memory", lambda: trims.append(1))
+    with TestClient(create_app(library, Limits())) as client:
+        for number in range(7):
+            check(client.post("/v1/classify", json={"texts": TEXTS[number]}), expected["desk-0"][number : number + 1])
+    assert len(trims) == 2
 
 
 def test_mixed_requests_at_once_are_all_answered_rightly(library: Library, expected: dict[str, Any]) -> None:
