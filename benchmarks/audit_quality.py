@@ -9,13 +9,14 @@ not shown. Printed are the average precision of the ranking by score, and the pr
 
 import argparse
 import csv
+from pathlib import Path
 
 import numpy as np
 from sklearn.metrics import average_precision_score
 
 
 def read(path: str) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as file:  # noqa: PTH123
+    with Path(path).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

@@ -182,6 +182,7 @@ def write(options: argparse.Namespace) -> None:
     shown = (
         f"python benchmarks/results_table.py --train {Path(options.train).name} --test {Path(options.test).name} "
         f"--rows {options.rows} --seeds {options.seeds} --all-seeds {options.all_seeds}"
+        + (f" --best {Path(options.best).name}" if options.best else "")
     )
     parts = [
         BEGIN,

@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from typing import Any
 ADAPTERS, RANK = 16, 16
 REPEATS = 7
 SECONDS = 60
+IDLE_SECONDS = 20
 
 
 def make_runs(run: Path, folder: Path) -> list[Path]:
@@ -167,19 +168,19 @@ class Client:
     """HTTP over kept connections, one request on each at a time."""
 
     port: int
-    idle: list[Connection] = field(default_factory=list)
+    idle: list[tuple[float, Connection]] = field(default_factory=list)
+
+    def _fresh(self) -> Connection | None:
+        """Return a kept connection that the server, which waits 30 s, has no cause to close; nothing is asked twice."""
+        since, connection = self.idle.pop() if self.idle else (-math.inf, None)
+        if connection is not None and time.perf_counter() - since > IDLE_SECONDS:
+            connection[1].close()
+            return None
+        return connection
 
     async def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
         """Return the status and the parsed answer."""
-        while self.idle:
-            with suppress(OSError, asyncio.IncompleteReadError):  # the server closes a connection idle for 30 s
-                return await self._ask(self.idle.pop(), method, path, body)
-        return await self._ask(await asyncio.open_connection("127.0.0.1", self.port), method, path, body)
-
-    async def _ask(
-        self, connection: Connection, method: str, path: str, body: dict[str, Any] | None
-    ) -> tuple[int, Any]:
-        reader, writer = connection
+        reader, writer = self._fresh() or await asyncio.open_connection("127.0.0.1", self.port)
         content = b"" if body is None else json.dumps(body).encode()
         fields = {"Host": "x", "Content-Type": "application/json", "Content-Length": str(len(content))}
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
@@ -190,7 +191,7 @@ class Client:
         if fields.get("connection") == "close":
             writer.close()
         else:
-            self.idle.append((reader, writer))
+            self.idle.append((time.perf_counter(), (reader, writer)))
         return int(head.split()[1]), json.loads(answer) if answer else None
 
 

@@ -55,7 +55,9 @@ def test_plain_peft_and_a_fresh_load_give_the_logits_of_the_trained_model(
     model = random_model(backbone, NAMES, model={"head": head}, lora=lora)
     expected = predict_logits(model, ROWS)
     assert expected.std(axis=0).min() > 0.01  # the rows do differ
-    bounds = {"rtol": 1e-5, "atol": 1e-5 * max(1.0, float(np.abs(expected).max()))}
+    # ModernBERT's random logits of 3 and more differ in their last digits by the processor.
+    scale = float(np.abs(expected).max()) if kind == "modernbert" else 1.0
+    bounds = {"rtol": 1e-5, "atol": 1e-5 * max(1.0, scale)}
     model.save_adapter(folder)
 
     with quiet():

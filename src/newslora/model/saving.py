@@ -47,7 +47,7 @@ def savings(
         r: Rank.
 
     Returns:
-        None but for families whose layers run packed and are of BERT's kind.
+        Savings; an empty list for families other than BERT's kind, which run packed or padded in their own ways.
 
     Raises:
         NewsloraError: The backbone is not an encoder.
@@ -63,14 +63,15 @@ def savings(
     sizes[-1] = {target: size if target in ("key", "value") else 0 for target, size in sizes[-1].items()}
     forward = [sum(size.values()) for size in sizes]
     above = [sum(size for target, size in layer.items() if target not in _QKV) for layer in sizes]
-    work = [sum(forward[k:]) + sum(forward[k + 1 :]) + above[k] for k in range(len(layers))]
+    whole, count = Planner(config, labels, name).plan(targets, head, r, 1), len(layers)
+    work = [sum(forward[k:]) + sum(forward[k + 1 :]) + above[k] for k in range(count)]
     return [
         Saving(
-            layers=f"{k}-{len(layers) - 1}",
-            trainable=Planner(config, labels, name, tuple(range(k, len(layers)))).plan(targets, head, r, 1).trainable,
+            layers=f"{k}-{count - 1}",
+            trainable=whole.lora * (count - k) // count + whole.head_parameters,  # the layers are alike
             first_epoch=(sum(forward[:k]) + work[k]) / work[0],
             later_epochs=work[k] / work[0],
             bytes_per_token=2 * int(config.hidden_size) if k else 0,
         )
-        for k in range(len(layers))
+        for k in range(count)
     ]

@@ -32,7 +32,7 @@ from newslora.training.validation import validate
 
 # On a GPU figures are fetched every so many steps, because fetching waits for the device.
 FETCH_STEPS = 20
-# Freed memory is returned every so many steps; a processor's next step then takes about a quarter longer.
+# Freed memory is returned every so many steps: the step after it pays for the pages that it needs again.
 TRIM_STEPS = 50
 
 
