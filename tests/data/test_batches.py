@@ -1,5 +1,8 @@
 """Batches hold every article once, within their bounds, and depend on the seed and the epoch alone."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -106,6 +109,46 @@ def test_no_articles_make_no_batches() -> None:
 
 def test_windows_hold_many_batches() -> None:
     assert len(training_batches(np.full(WINDOW * 4, 9), batch_size=4, batch_tokens=None, seed=0, epoch=0)) == WINDOW
+
+
+@pytest.mark.parametrize("limit", [{"batch_size": 3, "batch_tokens": None}, {"batch_size": 1, "batch_tokens": 100}])
+@pytest.mark.parametrize("most", [60, 900])  # in the second case an article has more tokens than a batch
+def test_a_batch_is_cut_from_one_window_sorted_by_length(limit: dict[str, Any], most: int) -> None:
+    lengths = np.random.default_rng(1).integers(most // 3, most, 700)
+    shuffled = np.random.default_rng([5, 2]).permutation(700)
+    articles_a_batch = limit["batch_size"] if limit["batch_tokens"] is None else max(1, int(100 / lengths.mean()))
+    size = 64 * articles_a_batch
+    windows = [shuffled[start : start + size] for start in range(0, 700, size)]
+    places = {
+        int(row): (number, rank)
+        for number, window in enumerate(windows)
+        for rank, row in enumerate(sorted(window, key=lambda row: -lengths[row]))  # equal lengths keep their order
+    }
+    for batch in training_batches(lengths, **limit, seed=5, epoch=2):
+        number, rank = places[int(batch[0])]
+        assert [places[int(row)] for row in batch] == [(number, rank + i) for i in range(len(batch))]
+
+
+def test_evaluation_keeps_the_order_of_equal_lengths_and_takes_4096_tokens_a_batch() -> None:
+    batches = evaluation_batches(np.ones(5000, dtype=np.int64))
+    assert [len(batch) for batch in batches] == [4096, 904]
+    assert np.concatenate(batches).tolist() == list(range(5000))
+
+
+def test_what_was_computed_before_comes_in_the_batchs_order() -> None:
+    asked: list[Sequence[int]] = []
+
+    def prefix(rows: Sequence[int]) -> torch.Tensor:
+        asked.append(rows)
+        return torch.ones(6, 2)
+
+    batch = make_batch(articles(2, 3, 1), [2, 0, 1], prefix=prefix)
+    assert asked == [[1, 0, 2]]
+    assert batch.prefix is not None
+    assert batch.prefix.tolist() == [[1.0, 1.0]] * 6
+    moved = batch.to(torch.device("meta"))
+    assert moved.prefix is not None
+    assert moved.prefix.device.type == "meta"
 
 
 def test_a_batch_is_its_articles_back_to_back_longest_first() -> None:

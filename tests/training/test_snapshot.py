@@ -80,5 +80,7 @@ def test_tensors_that_do_not_fit_are_named_before_any_is_set(change: object) -> 
 
 @pytest.mark.parametrize("content", [b"{}", b"[", b'{"version": 2}'])
 def test_a_foreign_document_is_refused(content: bytes) -> None:
-    with pytest.raises(NewsloraError, match="does not fit this version"):
+    with pytest.raises(
+        NewsloraError, match=r"^state\.json of the checkpoint does not fit this version of newslora; train anew$"
+    ):
         read_document({"state.json": content, "best.safetensors": save({})})

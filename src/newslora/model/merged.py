@@ -32,9 +32,14 @@ class MergedModel(NewsModel):
 
 
 def merge(model: NewsModel) -> PreTrainedModel:
-    """Return a plain transformers model with the adapter in its weights, W + scale · B A; ``model`` stays as it is."""
+    """Return a plain transformers model with the adapter in its weights, W + scale · B A; ``model`` stays as it is.
+
+    Raises:
+        NewsloraError: An adapted weight is another module's too.
+    """
     if isinstance(model, MergedModel):
         return model.plain
+    _refuse_tied(model.plain)
     tuned: Any = deepcopy(model.peft)
     with quiet():
         merged: PreTrainedModel = tuned.merge_and_unload()
@@ -43,6 +48,15 @@ def merge(model: NewsModel) -> PreTrainedModel:
             merged.set_submodule(name, _fold(cast(nn.Linear, module)))
     merged.train(False)
     return merged
+
+
+def _refuse_tied(model: nn.Module) -> None:
+    # The update is added in place: every module that shares the weight would get it, and its own besides.
+    owners: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        first = owners.setdefault(parameter.data_ptr(), name)
+        if first != name and ".base_layer." in f"{first} {name}":
+            raise NewsloraError(f"{first} and {name} are one tied weight, and only one is adapted so; untie them first")
 
 
 def _fold(module: nn.Linear) -> nn.Linear:
