@@ -15,6 +15,7 @@ from newslora.model.about import read_about
 from newslora.model.adapter import quiet
 from newslora.model.classifier import NewsModel
 from newslora.model.limits import check_length, check_vocabulary
+from newslora.model.quantized import dequantize
 
 
 class MergedModel(NewsModel):
@@ -32,10 +33,14 @@ class MergedModel(NewsModel):
 
 
 def merge(model: NewsModel) -> PreTrainedModel:
-    """Return a plain transformers model with the adapter in its weights, W + scale · B A; ``model`` stays as it is."""
+    """Return a plain transformers model with the adapter in its weights, W + scale · B A; ``model`` stays as it is.
+
+    A quantised W is merged as what it dequantises to, so that the merged model answers as the trained one does.
+    """
     if isinstance(model, MergedModel):
         return model.plain
     tuned: Any = deepcopy(model.peft)
+    dequantize(tuned)
     with quiet():
         merged: PreTrainedModel = tuned.merge_and_unload()
     for name, module in list(merged.named_modules()):
