@@ -110,7 +110,7 @@ class TrainConfig(Section):
     epochs: Count = 3
     """Passes over the training rows."""
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
-    """`adamw8bit` keeps the moments of larger matrices in 8 bits (Dettmers et al. 2022, arXiv 2110.02861)."""
+    """`adamw8bit` keeps moments in 8 bits, for matrices of 4,096 numbers or more (arXiv 2110.02861)."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
     """Highest learning rate of AdamW."""
     b_lr_ratio: Annotated[float, Field(ge=1)] = 1.0

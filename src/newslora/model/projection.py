@@ -119,7 +119,8 @@ class Projection:
 
     @torch.no_grad()
     def _remake(self) -> torch.Tensor:
-        weight = torch.cat([base.weight for base in self._frozen])
+        parts = [base.weight for base in self._frozen]
+        weight = parts[0] if len(parts) == 1 else torch.cat(parts)
         for update in self.updates:
             weight[update.rows].addmm_(update.B, update.A, alpha=update.scale)
         return weight.to(self._dtype)
