@@ -67,6 +67,8 @@ class ModelConfig(Section):
     """Revision (commit, tag or branch) of a hub backbone."""
     layers: Layers | None = None
     """Layers of the backbone that are kept, such as `0,2,4`; all when not given."""
+    quantization: Literal["none", "int8", "nf4"] = "none"
+    """Bits of the frozen layers' linear weights: full precision, 8 (LLM.int8()'s rows), or 4 (QLoRA's NormalFloat)."""
     head: Literal["full", "lora", "linear"] = "lora"
     """`full`: the stock head is trained; `lora`: LoRA on its dense layer, output layer whole; `linear`: output only."""
     dropout: Share | None = 0.0
@@ -107,6 +109,8 @@ class TrainConfig(Section):
 
     epochs: Count = 3
     """Passes over the training rows."""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """`adamw8bit` keeps moments in 8 bits, for matrices of 4,096 numbers or more (arXiv 2110.02861)."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
     """Highest learning rate of AdamW."""
     b_lr_ratio: Annotated[float, Field(ge=1)] = 1.0

@@ -104,8 +104,9 @@ def _on_hub(source: str) -> bool:
 def _trained(config: RunConfig, results: dict[str, Any]) -> str:
     lora, backbone = config.lora, _base_model(config) or Path(config.model.backbone).name
     layers = "all layers" if lora.layers is None else f"layers {', '.join(map(str, lora.layers))}"
+    bits = "" if config.model.quantization == "none" else f" in {config.model.quantization}"
     text = (
-        f"A news classifier: `{backbone}`, frozen, with LoRA (r = {lora.r}, alpha = {lora.alpha:g}, scaling "
+        f"A news classifier: `{backbone}`, frozen{bits}, with LoRA (r = {lora.r}, alpha = {lora.alpha:g}, scaling "
         f"{lora.scaling}) on {', '.join(lora.targets)} of {layers} and a `{config.model.head}` classification head."
     )
     if results:

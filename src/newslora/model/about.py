@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -37,6 +37,11 @@ class About:
         text = self.identity.get("layers")
         return None if text is None else tuple(int(layer) for layer in text.split(","))
 
+    @property
+    def quantization(self) -> Literal["int8", "nf4"] | None:
+        """How the backbone's linear weights are kept, None in full precision."""
+        return cast(Literal["int8", "nf4"] | None, self.identity.get("quantization"))
+
 
 class _Stored(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -46,6 +51,7 @@ class _Stored(BaseModel):
     weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")] | None
     max_length: Annotated[int, Field(ge=1, le=1 << 20)]
     layers: Annotated[str, Field(pattern=r"^[0-9,]{1,4000}$")] | None = None
+    quantization: Literal["int8", "nf4"] | None = None
 
 
 def write_about(folder: Path, identity: dict[str, str | None], max_length: int) -> None:
@@ -67,7 +73,8 @@ def read_about(folder: Path) -> About:
         name, value = ".".join(map(str, problem["loc"])), str(problem["input"])[:60]
         raise NewsloraError(f"{file}: {name} is {value!r}: {problem['msg']}; {_ADVICE}") from error
     _check_place(file, stored.backbone)
-    identity = stored.model_dump(exclude={"max_length"} | ({"layers"} if stored.layers is None else set()))
+    unsaid = {name for name in ("layers", "quantization") if getattr(stored, name) is None}
+    identity = stored.model_dump(exclude={"max_length"} | unsaid)
     return About(identity, _read_names(folder / "config.json"), stored.max_length)
 
 

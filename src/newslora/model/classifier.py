@@ -23,6 +23,7 @@ from newslora.model.families import Family, family_of
 from newslora.model.frozen import load_frozen, read_sealed
 from newslora.model.limits import check_length, check_vocabulary
 from newslora.model.modernbert import packed_encoder
+from newslora.model.quantized import check_start, quantize
 from newslora.model.seal import seal
 from newslora.model.shorten import backbone_for_peft, shorten, written
 
@@ -162,14 +163,17 @@ def build_model(config: RunConfig, names: tuple[str, ...]) -> NewsModel:
 
     Raises:
         NewsloraError: No such backbone, target or layer; over ``lora.budget``; or ``data.max_length`` exceeds the
-            backbone's positions.
+            backbone's positions; or the backbone cannot be quantised as asked.
     """
     torch.manual_seed(config.train.seed)
     settings = config.model
+    check_start(settings.quantization, config.lora)
     model, fresh = backbone.load_backbone(settings.backbone, settings.revision, names, settings.dropout)
     check_length(model.config, config.data.max_length)
     family = family_of(model.config, settings.backbone)
     shorten(model, family, settings.layers)
+    if settings.quantization != "none":
+        quantize(model, family, settings.quantization)
     tuned = adapter.attach(model, family, config.lora, settings.head, fresh)
     check_budget(tuned, model.config, settings, config.lora, len(names))
     tokenizer = backbone.load_tokenizer(settings.backbone, settings.revision)
@@ -177,6 +181,8 @@ def build_model(config: RunConfig, names: tuple[str, ...]) -> NewsModel:
     identity = backbone.identity(settings.backbone, settings.revision)
     if settings.layers is not None:
         identity["layers"] = written(settings.layers)
+    if settings.quantization != "none":
+        identity["quantization"] = settings.quantization
     return NewsModel(tuned, tokenizer, names, identity, config.data.max_length, engine=config.train.engine)
 
 

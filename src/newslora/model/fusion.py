@@ -211,7 +211,7 @@ def _row(source: Source, path: str, name: str) -> Update:
 
 def _check(source: Source, first: Source) -> None:
     theirs, ours = (s.about.identity for s in (source, first))
-    if any(theirs.get(key) != ours.get(key) for key in ("weights_sha256", "layers")):
+    if any(theirs.get(key) != ours.get(key) for key in ("weights_sha256", "layers", "quantization")):
         raise NewsloraError(f"{source.folder}: is on another backbone than {first.folder}; fuse runs of one backbone")
     if source.config.use_dora:
         raise NewsloraError(

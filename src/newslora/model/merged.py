@@ -15,6 +15,7 @@ from newslora.model.about import read_about
 from newslora.model.adapter import quiet
 from newslora.model.classifier import NewsModel
 from newslora.model.limits import check_length, check_vocabulary
+from newslora.model.quantized import dequantize
 
 
 class MergedModel(NewsModel):
@@ -34,6 +35,8 @@ class MergedModel(NewsModel):
 def merge(model: NewsModel) -> PreTrainedModel:
     """Return a plain transformers model with the adapter in its weights, W + scale · B A; ``model`` stays as it is.
 
+    A quantised W is merged as what it dequantises to, so that the merged model answers as the trained one does.
+
     Raises:
         NewsloraError: An adapted weight is another module's too.
     """
@@ -41,6 +44,7 @@ def merge(model: NewsModel) -> PreTrainedModel:
         return model.plain
     _refuse_tied(model.plain)
     tuned: Any = deepcopy(model.peft)
+    dequantize(tuned)
     with quiet():
         merged: PreTrainedModel = tuned.merge_and_unload()
     for name, module in list(merged.named_modules()):

@@ -13,6 +13,7 @@ from newslora.errors import NewsloraError
 from newslora.files import writing
 from newslora.model.backbone import labelled
 from newslora.model.families import Family
+from newslora.model.quantized import QuantizedLinear
 from newslora.model.weights import WEIGHTS
 
 Layers = tuple[int, ...]
@@ -75,13 +76,15 @@ def backbone_for_peft(model: PreTrainedModel, identity: dict[str, str | None]) -
         identity: The backbone's.
     """
     name, digest = str(identity["backbone"]), identity["weights_sha256"]
-    if identity.get("layers") is None:
+    changes = [kind for key in ("layers", "quantization") if (kind := identity.get(key)) is not None]
+    if not changes:
         return labelled(name, model.config, digest)
-    return _shortened_folder(model, f"{digest} {identity['layers']}") or name
+    return _changed_folder(model, " ".join([str(digest), *changes])) or name
 
 
-def _shortened_folder(model: PreTrainedModel, about: str) -> str | None:
-    # Plain peft would take the first layers of the whole backbone; so it is given one that has these alone.
+def _changed_folder(model: PreTrainedModel, about: str) -> str | None:
+    # Plain peft would take the first layers of the whole backbone, and all weights in full precision; so it is given
+    # a backbone that has these layers alone, and the weights that quantised ones stand for.
     text = model.config.to_json_string()
     folder = cache_folder() / "backbones" / hashlib.sha256(f"{about} {text}".encode()).hexdigest()[:32]
     try:
@@ -102,6 +105,8 @@ def _frozen_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
             name = key.replace(".original_module.", ".").replace(".base_layer.", ".")
             state[name] = tensor.detach().cpu().contiguous()
     for name, module in model.named_modules():
+        if isinstance(module, QuantizedLinear):
+            state[f"{name.removesuffix('.base_layer')}.weight"] = module.weight.cpu()
         if hasattr(module, "start_A"):
             part = module.scaling["default"] * (module.start_B @ module.start_A)
             state[f"{name}.weight"] = state[f"{name}.weight"] + part.cpu()
