@@ -153,6 +153,6 @@ def _decode_line(raw: bytes, source: str, number: int) -> str:
 
 def _check_start(raw: bytes, where: str) -> None:
     if raw.startswith(_GZIP_MAGIC):
-        raise NewsloraError(f"{where}: is gzip; let the file's name end in .gz")
+        raise NoTable(f"{where}: is gzip; let the file's name end in .gz")
     if raw.startswith(_UTF16_MARKS):
-        raise NewsloraError(f"{where}: is UTF-16; save the table as UTF-8")
+        raise NoTable(f"{where}: is UTF-16; save the table as UTF-8")
