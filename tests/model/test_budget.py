@@ -110,7 +110,7 @@ def test_plans_are_sorted_and_hold_each_set_head_and_rank_once() -> None:
     assert as_rows(plans)[0]["trainable"] == plans[0].trainable
 
 
-@pytest.mark.parametrize("budget", [700, 20_000, 1_000_000])
+@pytest.mark.parametrize("budget", [100, 700, 20_000])
 def test_plans_hold_the_ranks_asked_for_and_the_greatest_that_fits(budget: int) -> None:
     planner = Planner(small_config("roberta", layers=2, head_size=4, heads=3, inner=20), 4, "it")
     found = {(targets, head): set[int]() for targets in TARGET_SETS for head in HEADS}
@@ -124,11 +124,11 @@ def test_plans_hold_the_ranks_asked_for_and_the_greatest_that_fits(budget: int) 
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("spare", [-1, 0])
-def test_the_plan_of_whole_settings(head: str, spare: int) -> None:
+@pytest.mark.parametrize(("dora", "spare"), [(True, -1), (False, 0)])
+def test_the_plan_of_whole_settings(head: str, dora: bool, spare: int) -> None:
     config = small_config("bert", layers=2, head_size=4, heads=3, inner=20)
-    lora = LoraConfig(targets=("query", "intermediate"), r=3, ranks={"query": 5}, dora=True)
-    span = 2 * (5 * (12 + 12) + 3 * (12 + 20)) + 2 * (12 + 20)  # r · (in + out), and DoRA's magnitudes
+    lora = LoraConfig(targets=("query", "intermediate"), r=3, ranks={"query": 5}, dora=dora)
+    span = 2 * (5 * (12 + 12) + 3 * (12 + 20)) + dora * 2 * (12 + 20)  # r · (in + out), and DoRA's magnitudes
     in_head = {"linear": 4 * 12 + 4, "lora": 4 * 12 + 4 + 3 * 24, "full": 4 * 12 + 4 + 12 * 12 + 12}[head]
     budget = span + in_head + spare
     plan = Planner(config, 4, "it").settings(lora.model_copy(update={"budget": budget}), head)
