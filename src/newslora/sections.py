@@ -26,6 +26,10 @@ class DataConfig(Section):
     """Text columns, joined in this order; found by name and content when not given."""
     label: str | None = None
     """Label column; found by name and content when not given."""
+    multi_label: bool = False
+    """Articles may carry several labels: a list (JSON Lines, Parquet), or text with `data.separator` between."""
+    separator: Annotated[str, Field(min_length=1, max_length=8)] = "|"
+    """Stands between the labels of an article, with `data.multi_label`."""
     classes: Names | None = None
     """Label names for integer labels, in order (a `classes.txt` beside the file does the same)."""
     train_split: str = "train"

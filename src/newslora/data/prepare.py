@@ -13,6 +13,7 @@ from newslora.data.audit_file import read_flagged
 from newslora.data.cleaning import Cleaner
 from newslora.data.encoding import Encoded, encode_and_count
 from newslora.data.filters import Filtered, filter_rows
+from newslora.data.label_sets import Sets, encode_sets, flat, number_kinds
 from newslora.data.labels import encode_labels, label_base, label_names
 from newslora.data.leaks import EXAMPLES, example, find_leaks
 from newslora.data.sources import Table, read_table
@@ -27,7 +28,7 @@ class Split:
 
     Attributes:
         texts: Repaired texts.
-        labels: Positions in :attr:`Prepared.names`.
+        labels: Positions in :attr:`Prepared.names`; with several labels an article, in :attr:`Prepared.kinds`.
         places: 1-based line of each row in its file; row number for Parquet and the hub.
         source: Path or hub id.
         encoded: Their tokens.
@@ -61,6 +62,8 @@ class Prepared:
         cleaner: The repair that the texts went through, and that must travel with the model.
         report: What was read, repaired, dropped and shared, as plain JSON values.
         teaching: What a teacher says of the training rows, if there is one.
+        kinds: Where articles carry several labels, which of the classes each kind of articles carries, float32
+            [kinds, classes]; else None.
     """
 
     names: tuple[str, ...]
@@ -70,6 +73,7 @@ class Prepared:
     cleaner: Cleaner
     report: dict[str, Any]
     teaching: Teaching | None = None
+    kinds: Sets | None = None
 
 
 def prepare(config: DataConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> Prepared:
@@ -88,10 +92,12 @@ def prepare(config: DataConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -
         NewsloraError: A table that cannot be read or understood, an unknown label, or too few rows or classes left.
     """
     tables = _read_tables(config)
-    names = label_names(tables["train"])
-    base = label_base(tables["train"], names)
+    labelled = flat(tables["train"]) if config.multi_label else tables["train"]
+    names = label_names(labelled)
+    base = label_base(labelled, names)
+    kinds, codes = _code(tables, names, base, config)  # first: it may fail, and the rest takes its time
     cleaner = Cleaner(config.drop_agency)
-    made = {side: _make(table, (names, base), cleaner, tokenizer, config.max_length) for side, table in tables.items()}
+    made = {side: _make(t, codes[side], cleaner, tokenizer, config.max_length) for side, t in tables.items()}
     whole, tokens = made["train"]
     flagged = None if config.drop is None else _flagged(config.drop, whole, names)
     filtered = filter_rows(whole.texts, np.array(whole.labels), tokens, config, flagged)
@@ -99,9 +105,9 @@ def prepare(config: DataConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -
     splits = {side: split for side, (split, _) in made.items()} | _divide(
         whole, filtered.kept, config, seed, "validation" in made
     )
-    report = _report(tables, {side: split.texts for side, (split, _) in made.items()}, splits, names)
+    report = _report(tables, {side: split.texts for side, (split, _) in made.items()}, splits, names, kinds)
     report |= {"label_base": base, "filters": _filter_report(whole, filtered)}
-    return Prepared(names, splits["train"], splits["validation"], splits.get("test"), cleaner, report)
+    return Prepared(names, splits["train"], splits["validation"], splits.get("test"), cleaner, report, kinds=kinds)
 
 
 def _read_tables(config: DataConfig) -> dict[str, Table]:
@@ -113,13 +119,18 @@ def _read_tables(config: DataConfig) -> dict[str, Table]:
     return tables
 
 
-_Classes = tuple[tuple[str, ...], int | None]  # their names, and where integer labels count from
+def _code(
+    tables: Mapping[str, Table], names: tuple[str, ...], base: int | None, config: DataConfig
+) -> tuple[Sets | None, dict[str, list[int]]]:
+    """Return the kinds of articles, if they carry several labels, and each table's labels as numbers."""
+    if not config.multi_label:
+        return None, {side: encode_labels(table, names, base) for side, table in tables.items()}
+    return number_kinds({side: encode_sets(table, names, base) for side, table in tables.items()})
 
 
 def _make(
-    table: Table, classes: _Classes, cleaner: Cleaner, tokenizer: PreTrainedTokenizerBase, max_length: int
+    table: Table, labels: list[int], cleaner: Cleaner, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> tuple[Split, NDArray[np.int64]]:
-    labels = encode_labels(table, *classes)  # first: it may fail, and the rest takes its time
     texts = [cleaner.repair(text) for text in table.texts]
     encoded, tokens = encode_and_count(texts, tokenizer, max_length)
     return Split(texts, labels, table.places, table.source, encoded), tokens
@@ -153,12 +164,16 @@ def _divide(whole: Split, kept: Rows, config: DataConfig, seed: int, has_validat
 
 
 def _report(
-    tables: Mapping[str, Table], texts: Mapping[str, list[str]], splits: Mapping[str, Split], names: Sequence[str]
+    tables: Mapping[str, Table],
+    texts: Mapping[str, list[str]],
+    splits: Mapping[str, Split],
+    names: Sequence[str],
+    kinds: Sets | None,
 ) -> dict[str, Any]:
     return {
         "tables": {side: _table_report(table, texts[side]) for side, table in tables.items()},
         "rows": {side: len(split.texts) for side, split in splits.items()},
-        "classes": {side: _shares(split, names) for side, split in splits.items()},
+        "classes": {side: _shares(split, names, kinds) for side, split in splits.items()},
         "leaks": {
             f"{side} in {other}": find_leaks(
                 splits[side].texts, splits[side].where(), splits[other].texts, splits[other].where()
@@ -175,8 +190,8 @@ def _table_report(table: Table, repaired: Sequence[str]) -> dict[str, Any]:
     return {"source": table.source, "columns": columns, "rows": len(repaired), "repaired": changed}
 
 
-def _shares(split: Split, names: Sequence[str]) -> dict[str, float]:
-    counts = np.bincount(split.labels, minlength=len(names))
+def _shares(split: Split, names: Sequence[str], kinds: Sets | None) -> dict[str, float]:
+    counts = np.bincount(split.labels, minlength=len(names)) if kinds is None else kinds[split.labels].sum(axis=0)
     return {name: round(float(count) / len(split.labels), 6) for name, count in zip(names, counts, strict=True)}
 
 

@@ -13,10 +13,12 @@ import pyarrow as pa
 
 from newslora.data.columns import find_label, find_text
 from newslora.data.frame import Frame, shown
+from newslora.data.label_sets import written_set
 from newslora.data.parts import Parts, open_parts
 from newslora.data.sinks import Write, open_sink
 from newslora.data.stream import STANDARD, Row, RowStream, open_rows
 from newslora.errors import NewsloraError
+from newslora.model.thresholds import Thresholds
 
 BLOCK = 4096
 
@@ -31,6 +33,10 @@ class Classifier(Protocol):
     @property
     def fingerprint(self) -> str:
         """What tells this classifier's answers from another's."""
+
+    @property
+    def thresholds(self) -> Thresholds | None:
+        """From where on articles carry a label, None where they carry one each."""
 
     def repair(self, text: object) -> str:
         """Return the text as the model reads it, or raise NewsloraError."""
@@ -69,9 +75,12 @@ def predict_file(
 
     The output has the input's rows in their order, with all their columns, and ``label``, ``score`` (the label's
     calibrated probability) and ``p_NAME`` for each class. Where the input has a column of that name already, the new
-    one is called ``predicted_label`` and so on. One block is in memory at a time. The output file appears when all is
-    done. Work that was killed or interrupted goes on after its last whole block when it is started again on the same
-    input with the same classifier and settings, and then writes the bytes that it would have written in one go.
+    one is called ``predicted_label`` and so on. Where articles carry several labels, ``labels`` has those whose
+    probability reaches their threshold, with the run's separator between, in place of ``label`` and ``score``.
+
+    One block is in memory at a time. The output file appears when all is done. Work that was killed or interrupted goes
+    on after its last whole block when it is started again on the same input with the same classifier and settings, and
+    then writes the bytes that it would have written in one go.
 
     Args:
         classifier: The classifier.
@@ -143,7 +152,7 @@ class _Job:
     ) -> None:
         self.classifier, self.stream, self.skip = classifier, stream, skip
         self.columns = stream.columns or list(dict.fromkeys(name for row in first for name in row.cells))
-        self.added = _free_names(self.columns, classifier.names)
+        self.added = _free_names(self.columns, classifier)
         self.text = self._find_text(first, text)
 
     def run(self, blocks: Iterable[list[Row]], write: Write, tell: Callable[[int], None]) -> BulkResult:
@@ -211,6 +220,10 @@ class _Job:
         return " ".join(str(cell) for cell in cells if cell not in (None, ""))
 
     def _answer(self, scores: np.ndarray) -> dict[str, Any]:
+        thresholds = self.classifier.thresholds
+        if thresholds is not None:
+            cell = written_set(thresholds.carried(scores), self.classifier.names, thresholds.separator)
+            return dict(zip(self.added, (cell, *scores.tolist()), strict=True))
         best = int(scores.argmax())
         return dict(zip(self.added, (self.classifier.names[best], float(scores[best]), *scores.tolist()), strict=True))
 
@@ -223,9 +236,10 @@ def _label_column(frame: Frame) -> str | None:
         return None
 
 
-def _free_names(columns: Sequence[str], names: Sequence[str]) -> list[str]:
+def _free_names(columns: Sequence[str], classifier: Classifier) -> list[str]:
     taken, added = set(columns), []
-    for name in ("label", "score", *(f"p_{name}" for name in names)):
+    answers = ("label", "score") if classifier.thresholds is None else ("labels",)
+    for name in (*answers, *(f"p_{name}" for name in classifier.names)):
         while name in taken:
             name = f"predicted_{name}"  # noqa: PLW2901 - prefixed until it is free
         taken.add(name)

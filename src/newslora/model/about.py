@@ -4,13 +4,14 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from newslora.errors import NewsloraError
 from newslora.files import read_json, write_text
 
+MULTI_LABEL: Final = "multi_label_classification"  # transformers' problem_type
 _FILE = "newslora.json"
 _MOST = 1 << 24  # bytes
 _ADVICE = "give the adapter folder of a run"
@@ -25,11 +26,13 @@ class About:
         identity: The backbone's, as :func:`newslora.model.backbone.identity` gave it when the adapter was trained.
         names: Label names, in the order of the logits.
         max_length: Tokens kept of an article, special tokens included.
+        multi_label: Whether an article may carry several labels, each with a probability of its own.
     """
 
     identity: dict[str, str | None]
     names: tuple[str, ...]
     max_length: int
+    multi_label: bool = False
 
     @property
     def layers(self) -> tuple[int, ...] | None:
@@ -38,9 +41,9 @@ class About:
         return None if text is None else tuple(int(layer) for layer in text.split(","))
 
     @property
-    def quantization(self) -> Literal["int8", "nf4"] | None:
-        """How the backbone's linear weights are kept, None in full precision."""
-        return cast(Literal["int8", "nf4"] | None, self.identity.get("quantization"))
+    def quantization(self) -> Literal["none", "int8", "nf4"]:
+        """How the backbone's linear weights are kept."""
+        return cast(Literal["none", "int8", "nf4"], self.identity.get("quantization") or "none")
 
 
 class _Stored(BaseModel):
@@ -75,7 +78,10 @@ def read_about(folder: Path) -> About:
     _check_place(file, stored.backbone)
     unsaid = {name for name in ("layers", "quantization") if getattr(stored, name) is None}
     identity = stored.model_dump(exclude={"max_length"} | unsaid)
-    return About(identity, _read_names(folder / "config.json"), stored.max_length)
+    labels = folder / "config.json"
+    values = read_json(labels, _MOST, _ADVICE)
+    several = values.get("problem_type") == MULTI_LABEL
+    return About(identity, _read_names(labels, values), stored.max_length, several)
 
 
 def _check_place(file: Path, backbone: str) -> None:
@@ -85,8 +91,7 @@ def _check_place(file: Path, backbone: str) -> None:
         raise NewsloraError(f"{file}: backbone {backbone[:60]!r} is neither a hub id nor a whole path; {_ADVICE}")
 
 
-def _read_names(file: Path) -> tuple[str, ...]:
-    values = read_json(file, _MOST, _ADVICE)
+def _read_names(file: Path, values: dict[str, Any]) -> tuple[str, ...]:
     labels = values.get("id2label")
     if not isinstance(labels, dict) or not labels or set(labels) != {str(i) for i in range(len(labels))}:
         raise NewsloraError(f"{file}: id2label does not name labels 0, 1, …; {_ADVICE}")

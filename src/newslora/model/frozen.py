@@ -37,6 +37,5 @@ def load_frozen(folder: Path, about: About) -> tuple[PreTrainedModel, Family]:
     model, _ = backbone.load_backbone(base, revision, about.names, None)
     family = family_of(model.config, base)
     shorten(model, family, about.layers)
-    if about.quantization is not None:
-        quantize(model, family, about.quantization)
+    quantize(model, family, about.quantization)
     return model, family

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from newslora.errors import NewsloraError
 from newslora.model import backbone
-from newslora.model.about import read_about
+from newslora.model.about import MULTI_LABEL, read_about
 from newslora.model.adapter import quiet
 from newslora.model.classifier import NewsModel
 from newslora.model.limits import check_length, check_vocabulary
@@ -85,6 +85,8 @@ def load_merged(folder: Path, engine: str = "packed") -> MergedModel:
     model, missing = backbone.load_backbone(str(folder), None, about.names, None)
     if missing:
         raise NewsloraError(f"{folder}: lacks weights ({min(missing)}, …); export the run again")
+    if about.multi_label:
+        model.config.problem_type = MULTI_LABEL
     check_length(model.config, about.max_length)
     tokenizer = backbone.load_tokenizer(str(folder))
     check_vocabulary(model.config, tokenizer)

@@ -56,30 +56,32 @@ class QuantizedLinear(nn.Linear):
         return rows.view(*input.shape[:-1], self.out_features)
 
 
-def check_start(kind: str, lora: LoraConfig) -> None:
-    """Refuse a start of the low-rank matrices that would change the weights that are quantised.
+def check_start(model: nn.Module, lora: LoraConfig) -> None:
+    """Refuse a start of the low-rank matrices that would change weights that are quantised.
 
     Raises:
         NewsloraError: ``lora.init`` takes its start out of the weight; the rest could not be found again on loading.
     """
-    if kind != "none" and lora.init in RESIDUAL:
+    if lora.init in RESIDUAL and hidden_parameters(model):
         raise NewsloraError(
-            f"lora.init: {lora.init} changes the backbone's weights, which model.quantization {kind} keeps as they "
-            "are; take default or eva, or quantization none"
+            f"lora.init: {lora.init} changes the backbone's weights, which model.quantization keeps as they are; "
+            "take default or eva, or quantization none"
         )
 
 
-def quantize(model: PreTrainedModel, family: Family, kind: Kind) -> None:
+def quantize(model: PreTrainedModel, family: Family, kind: Kind | Literal["none"]) -> None:
     """Quantise the linear modules of every layer, in place; nothing outside the layers, so never the head.
 
     Args:
         model: The classification model in float32 on a CPU, before LoRA.
         family: Its family.
-        kind: ``int8`` or ``nf4``.
+        kind: ``int8`` or ``nf4``; ``none`` leaves all as it is.
 
     Raises:
         NewsloraError: bitsandbytes is not installed.
     """
+    if kind == "none":
+        return
     library(f"model.quantization: {kind}")
     for layer in model.get_submodule(family.layers).children():
         for path in dict.fromkeys(family.modules.values()):

@@ -8,6 +8,7 @@ from safetensors.torch import save
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from newslora.config import ModelConfig
 from newslora.data.cache import cache_folder
 from newslora.errors import NewsloraError
 from newslora.files import writing
@@ -76,10 +77,10 @@ def backbone_for_peft(model: PreTrainedModel, identity: dict[str, str | None]) -
         identity: The backbone's.
     """
     name, digest = str(identity["backbone"]), identity["weights_sha256"]
-    changes = [kind for key in ("layers", "quantization") if (kind := identity.get(key)) is not None]
-    if not changes:
+    made = [change for key in ("layers", "quantization") if (change := identity.get(key)) is not None]
+    if not made:
         return labelled(name, model.config, digest)
-    return _changed_folder(model, " ".join([str(digest), *changes])) or name
+    return _changed_folder(model, " ".join([str(digest), *made])) or name
 
 
 def _changed_folder(model: PreTrainedModel, about: str) -> str | None:
@@ -113,6 +114,7 @@ def _frozen_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return state
 
 
-def written(layers: Layers | None) -> str | None:
-    """Return layers as the settings and ``newslora.json`` write them: ``0,2,4``."""
-    return None if layers is None else ",".join(map(str, layers))
+def changes(settings: ModelConfig) -> dict[str, str]:
+    """Return what is done to a backbone, as ``newslora.json`` says it beside which one it is."""
+    made = {} if settings.layers is None else {"layers": ",".join(map(str, settings.layers))}
+    return made if settings.quantization == "none" else made | {"quantization": settings.quantization}

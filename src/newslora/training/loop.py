@@ -143,7 +143,7 @@ class _Training:
         for batches in steps[self.state.done :]:
             self._step(batches, len(steps))
         rows, classes = self.data.validation, len(self.data.names)
-        figures = validate(self.model, rows, classes, self.accelerator, self._pause, self.prefixes[1])
+        figures = validate(self.model, rows, classes, self.accelerator, self._pause, self.prefixes[1], self.data.kinds)
         self._close_epoch(self._row(figures))
 
     def _step(self, batches: list[Rows], in_epoch: int) -> None:
