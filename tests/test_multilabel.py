@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
-from tests.newsroom import FILLERS, TOPICS
+from tests.newsroom import FILLERS, TOPICS, articles, write_table
 from tests.test_workflow import interrupt_at, outcome
 from transformers import pipeline
 
@@ -184,9 +184,7 @@ def test_what_knows_one_label_only_says_so(name: str, run: RunFolder, config: Ru
 
 
 def test_a_teacher_of_several_labels_is_refused(run: RunFolder, config: RunConfig, tmp_path: Path) -> None:
-    table = tmp_path / "one.csv"
-    lines = [f"{name},{' '.join(TOPICS[name])} {i}" for i in range(20) for name in NAMES]
-    table.write_text("\n".join(["label,text", *lines]) + "\n")
+    table = write_table(tmp_path / "one.csv", articles(60, topics=4))
     values = {"data.train": str(table), "data.test": None, "data.multi_label": False, "distill.teacher": str(run.path)}
     with pytest.raises(NewsloraError, match="knows several labels an article; give a teacher of one label"):
         newslora.train(change(config, values, "test"), tmp_path / "out")
