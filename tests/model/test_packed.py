@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,11 @@ RAGGED = [1, 1, 2, 3, 5, 5, 5, 17, 18, 33, 64, 90, 127, 128, 128]
 
 
 def model_of(backbone: Path, **lora: object) -> NewsModel:
-    settings = {"lora": {"r": 4, "targets": "all-linear", **lora}, "model": {"backbone": str(backbone), "head": "full"}}
+    return start_away({"lora": {"r": 4, "targets": "all-linear", **lora}, "model": {"backbone": str(backbone)}})
+
+
+def start_away(settings: dict[str, Any]) -> NewsModel:
+    settings["model"]["head"] = "full"
     model = build_model(RunConfig.from_dict(settings), ("a", "b", "c"))
     with torch.no_grad():  # B starts at zero, which would leave the gradient of A at zero too
         for parameter in model.trainable_parameters():
@@ -54,6 +59,18 @@ def test_logits_and_every_gradient_equal_the_padded_pass(
         torch.testing.assert_close(packed_gradients[name], padded_gradients[name], rtol=1e-7, atol=1e-9, msg=name)
 
 
+def test_another_activation_than_the_usual_is_taken_from_the_configuration(
+    tiny_backbone: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_backbone("bert"), tmp_path / "bert"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "relu"}))
+    batch = ragged_batch([9, 4])
+    model, usual = (model_of(path).double().eval() for path in (folder, tiny_backbone("bert")))
+    torch.testing.assert_close(model(batch), model._padded(batch), rtol=1e-9, atol=1e-10)
+    assert not torch.allclose(model(batch), usual(batch), rtol=1e-3)
+
+
 @pytest.mark.parametrize("kind", PACKED)
 def test_an_article_is_the_same_alone_and_in_company(kind: str, tiny_backbone: Callable[[str], Path]) -> None:
     model = model_of(tiny_backbone(kind)).eval()
@@ -67,14 +84,14 @@ def test_an_article_is_the_same_alone_and_in_company(kind: str, tiny_backbone: C
 
 def reproducible(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
     """Stands for dropout: says where, and with what probability, without a draw."""
-    return x * (1 + p) + p if training else x
+    return x * (1 + p) if training else x
 
 
 @pytest.fixture
 def no_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (torch.nn.functional, packed, modernbert, projection):
         monkeypatch.setattr(module, "dropout", reproducible)
-    monkeypatch.setattr(attention, "_dropout_mask", lambda weights, p: torch.full_like(weights, 1 + p) + p / weights)
+    monkeypatch.setattr(attention, "_dropout_mask", lambda weights, p: torch.full_like(weights, 1 + p))
 
 
 @pytest.mark.usefixtures("no_draws")
@@ -88,12 +105,14 @@ def test_dropout_stands_where_it_stands_in_the_padded_pass(
     names = [name for name, value in config.items() if "dropout" in name and isinstance(value, int | float)]
     config |= {name: 0.1 + 0.1 * place for place, name in enumerate(names)}  # each its own
     (folder / "config.json").write_text(json.dumps(config))
-    model = model_of(folder, dropout=0.05).double().train(training)
+    lora = {"r": 4, "targets": "all-linear", "dropout": 0.05}
+    model = start_away({"lora": lora, "model": {"backbone": str(folder), "dropout": None}}).double()
     model.plain.set_attn_implementation("eager")  # the other's dropout cannot be replaced
     lengths = [7, 7, 5, 1]
     without, _ = gradients(model.eval(), model, lengths)
     packed_logits, packed_gradients = gradients(model.train(training), model, lengths)
     padded_logits, padded_gradients = gradients(model, model._padded, lengths)
+    assert len(names) > 1
     assert torch.equal(packed_logits, without) != training
     # ModernBERT's stock softmax is in single precision.
     torch.testing.assert_close(packed_logits, padded_logits, rtol=1e-4, atol=1e-6)

@@ -39,7 +39,6 @@ class PostNormLayer:
 
     def __init__(self, layer: nn.Module, family: Family, config: PreTrainedConfig, last: bool) -> None:
         query, key, value, output, up, down = (layer.get_submodule(path) for path in family.modules.values())
-        self.first_only = last
         self.query = Projection([query]) if last else None
         self.joint = Projection([key, value] if last else [query, key, value])
         self.output, self.up, self.down = Projection([output]), Projection([up]), Projection([down])
@@ -48,8 +47,9 @@ class PostNormLayer:
         self.heads: int = config.num_attention_heads
         name = getattr(config, "hidden_act", None) or config.activation
         self.activation, self.exact = ACT2FN[name], name == "gelu"
-        # DistilBERT has its own names for the two probabilities.
-        self.hidden_dropout = float(getattr(config, "hidden_dropout_prob", getattr(config, "dropout", 0.0)))
+        # DistilBERT has names of its own for the probabilities, and drops nothing of its attention's output.
+        self.output_dropout = float(getattr(config, "hidden_dropout_prob", 0.0))
+        self.down_dropout = float(getattr(config, "hidden_dropout_prob", getattr(config, "dropout", 0.0)))
         self.attention_dropout = float(
             getattr(config, "attention_probs_dropout_prob", getattr(config, "attention_dropout", 0.0))
         )
@@ -62,18 +62,17 @@ class PostNormLayer:
             context = attend_first(self.query(x), kv, lengths, self.heads, dropout=attention_dropout)
         else:
             context = attend(self.joint(x), lengths, self.heads, dropout=attention_dropout)
-        x = self.attention_norm(self._add(self.output, context, x, training))
-        if training and self.hidden_dropout:
-            x = self._add(self.down, self.activation(self.up(x)), x, training)
+        x = self.attention_norm(_add(self.output, context, x, self.output_dropout if training else 0.0))
+        if training and self.down_dropout:
+            x = _add(self.down, self.activation(self.up(x)), x, self.down_dropout)
         else:
             x = feed_forward(x, self.up, self.down, self.activation, exact=self.exact)
         normal: torch.Tensor = self.output_norm(x)
         return normal
 
-    def _add(self, projection: Projection, x: torch.Tensor, residual: torch.Tensor, training: bool) -> torch.Tensor:
-        if training and self.hidden_dropout:
-            return residual + dropout(projection(x), self.hidden_dropout)
-        return projection(x, residual)
+
+def _add(projection: Projection, x: torch.Tensor, residual: torch.Tensor, p: float) -> torch.Tensor:
+    return residual + dropout(projection(x), p) if p else projection(x, residual)
 
 
 class PackedEncoder:
