@@ -57,7 +57,7 @@ GUARDS = (
     ),
     Guard(
         *(ORDER, "every table is read with the classes of the training table", "data/prepare.py"),
-        *("_make(table, (names, base), cleaner", "_make(table, (label_names(table), base), cleaner"),
+        *("encode_labels(table, names, base) for side", "encode_labels(table, label_names(table), base) for side"),
         "data/test_prepare.py::test_a_table_with_fewer_classes_is_read_with_those_of_training",
     ),
     Guard(
@@ -114,6 +114,19 @@ GUARDS = (
         *(QUANTISED, "a backbone whose weights are quantised is refused", "model/backbone.py"),
         *('if getattr(config, "quantization_config", None) is not None:', "if False:"),
         "model/test_limits.py::test_a_quantised_backbone_is_refused",
+    ),
+    Guard(
+        *(QUANTISED, "quantising leaves the head as it is", "model/quantized.py"),
+        *(
+            "in model.get_submodule(family.layers).children():\n        for path in dict.fromkeys(family.modules.values()):",
+            "in [model]:\n        for path in [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]:",
+        ),
+        "model/test_quantized.py::test_the_layers_are_quantised_and_neither_head_nor_lora",
+    ),
+    Guard(
+        *(QUANTISED, "an adapter is merged into the weights that it was trained on", "model/merged.py"),
+        *("    dequantize(tuned)\n", ""),
+        "model/test_quantized.py::test_a_merged_model_has_the_dequantised_weights",
     ),
     Guard(
         *(POSITIONS, "RoBERTa counts positions from its padding's row", "model/packed.py"),

@@ -76,6 +76,18 @@ def test_nothing_packed_is_a_pickle_and_frozen_tensors_stay_out() -> None:
     assert "embedding.weight" not in load(files["trainable.safetensors"])
 
 
+@pytest.mark.parametrize("step", [7, torch.tensor(7.0)])
+def test_a_count_of_steps_comes_back_as_what_it_was(step: int | torch.Tensor) -> None:
+    model = TinyModel()
+    old, new = (Live(model, torch.optim.SGD(model.trainable_parameters()), None) for _ in range(2))
+    first = model.trainable_parameters()[0]
+    old.optimizer.state[first] = {"step": step, "mean": torch.ones(first.shape)}
+    unpack(pack(old, document(None), {}), new, document(None))
+    assert type(new.optimizer.state[first]["step"]) is type(step)
+    assert new.optimizer.state[first]["step"] == step
+    assert torch.equal(new.optimizer.state[first]["mean"], torch.ones(first.shape))
+
+
 def test_before_the_first_step_there_are_no_moments() -> None:
     fresh = live(0, 0)
     assert unpack(pack(fresh, document(None), {}), live(1, 0), document(None)) == {}
