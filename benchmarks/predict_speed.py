@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +102,13 @@ def single(folder: Path, name: str, count: int) -> dict[str, Any]:
     """Classify texts one at a time."""
     texts = read_texts(folder)[: count + WARM_UP]
     if name == "pipeline":
-        pipe = load_pipeline(folder)
-        answer = lambda text: pipe(text, truncation=True)  # noqa: E731
+        answer = partial(load_pipeline(folder), truncation=True)
     else:
-        classifier = load_newslora(folder, name.removeprefix("newslora "))
-        answer = lambda text: classifier.predict([text])  # noqa: E731
+        predict = load_newslora(folder, name.removeprefix("newslora ")).predict
+
+        def answer(text: str) -> Any:
+            return predict([text])
+
     times = []
     for text in texts:
         start = time.perf_counter()

@@ -108,7 +108,7 @@ def step(options: argparse.Namespace) -> None:
         quantize(plain, family, config.model.quantization)
     tuned = attach(plain, family, config.lora, config.model.head)
     identity: dict[str, str | None] = {"backbone": "roberta-base", "weights_sha256": None}
-    model = NewsModel(tuned, None, names, identity, options.tokens).train()  # type: ignore[arg-type]  # packed: needs none
+    model = NewsModel(tuned, None, names, identity, options.tokens).train()  # the packed pass needs no tokenizer
     optimizer = build_optimizer(model.trainable_parameters(), config.train)
     gc.collect()
     trim_memory()

@@ -199,7 +199,7 @@ def fuse(options: argparse.Namespace) -> Figures:
     for method in ("weighted", "svd", "ties", "dare", "learned"):
         path = folder / method
         if not (path / "README.md").exists():
-            combine(runs, path, method, data=str(tables["few"]))  # type: ignore[arg-type]
+            combine(runs, path, method, data=str(tables["few"]))
         found[method] = _evaluated(RunFolder.open(path), tables["test"])
     return found
 

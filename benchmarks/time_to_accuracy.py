@@ -124,7 +124,7 @@ def trainer(data: Any, options: argparse.Namespace, lr: float, padding: str, sam
     adapted = peft.get_peft_model(model, lora)
     watch = Watch(lambda: stock_accuracy(adapted, data.validation), options.targets)
 
-    class Check(TrainerCallback):  # type: ignore[misc]
+    class Check(TrainerCallback):
         def on_train_begin(self, *_: Any, **__: Any) -> None:
             watch.started = time.perf_counter()
 
@@ -212,14 +212,14 @@ Way = Callable[[Any, argparse.Namespace], Watch]
 def ways() -> dict[str, Way]:
     """Return what is measured, by name, in the order of running."""
     made: dict[str, Way] = {"TF-IDF + linear SVM": svm, "fastText": fasttext}
-    made |= {f"newslora, lr {lr:g}": lambda d, o, lr=lr: newslora(d, o, lr) for lr in GRID}  # type: ignore[misc]
+    made |= {f"newslora, lr {lr:g}": lambda d, o, lr=lr: newslora(d, o, lr) for lr in GRID}
     peers = {
         "c: Trainer+peft, group_by_length": ("longest", "group_by_length"),
         "b: Trainer+peft, dynamic": ("longest", "random"),
     }
     for name, (padding, sampling) in peers.items():
         for lr in GRID:
-            made[f"{name}, lr {lr:g}"] = lambda d, o, lr=lr, p=padding, s=sampling: trainer(d, o, lr, p, s, 1)  # type: ignore[misc]
+            made[f"{name}, lr {lr:g}"] = lambda d, o, lr=lr, p=padding, s=sampling: trainer(d, o, lr, p, s, 1)
     made["a: Trainer+peft, the paper's recipe"] = lambda d, o: trainer(d, o, 2e-4, "max_length", "random", 6)
     return made
 

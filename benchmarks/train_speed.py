@@ -118,7 +118,7 @@ def trainer(options: argparse.Namespace, *, padding: str, sampling: str, dropout
     )
     epochs: list[float] = []
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class Clock(TrainerCallback):
         def on_epoch_begin(self, *_: Any, **__: Any) -> None:
             self.start = time.perf_counter()
 
@@ -182,7 +182,7 @@ def variants() -> dict[str, Variant]:
     for name, (padding, sampling) in _PEERS.items():
         for dropout in (True, False):
             label = name if dropout else f"{name}, no dropout"
-            made[label] = lambda o, p=padding, s=sampling, d=dropout: trainer(o, padding=p, sampling=s, dropout=d)  # type: ignore[misc]
+            made[label] = lambda o, p=padding, s=sampling, d=dropout: trainer(o, padding=p, sampling=s, dropout=d)
     return made
 
 

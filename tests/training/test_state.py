@@ -94,6 +94,15 @@ def test_settings_that_would_change_the_result_are_named(changes: dict[str, dict
     assert now.difference(Identity.of(RunConfig(), DATA, 1)) == expected
 
 
+def test_a_setting_newer_than_the_checkpoint_counts_as_its_default() -> None:
+    now = Identity.of(RunConfig(), DATA, 1)
+    settings = {name: value for name, value in now.settings.items() if name != "model.quantization"}
+    earlier = now.model_copy(update={"settings": settings})
+    assert now.difference(earlier) is None
+    other = Identity.of(RunConfig.from_dict({"model": {"quantization": "nf4"}}), DATA, 1)
+    assert other.difference(earlier) == "model.quantization is nf4 but was none"
+
+
 def test_other_rows_and_other_processes_are_named() -> None:
     earlier = Identity.of(RunConfig(), DATA, 1)
     assert Identity.of(RunConfig(), DATA, 2).difference(earlier) == "2 processes train but 1 did"

@@ -1,6 +1,8 @@
 """A table as its file holds it: every column, before anyone has decided which is text and which is label."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from newslora.errors import NewsloraError
@@ -48,9 +50,9 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def listed(names: object) -> str:
+def listed(names: Iterable[object]) -> str:
     """Return names for a one-line message, the first twenty of them."""
-    texts = [shown(name)[1:-1] if isinstance(name, str) else shown(name) for name in list(names)[:21]]  # type: ignore[call-overload]
+    texts = [shown(name)[1:-1] if isinstance(name, str) else shown(name) for name in islice(names, 21)]
     return ", ".join(texts[:20]) + (", …" if len(texts) > 20 else "")
 
 

@@ -51,11 +51,12 @@ def encode_labels(table: Table, names: tuple[str, ...], base: int | None = None)
         raise NewsloraError(f"{table.source}: has no labels; known labels: {listed(names)}")
     own = label_base(table, names)
     codes = {label: _code(label, names, own if base is None or own is None else base) for label in set(table.labels)}
-    if None in codes.values():
-        row = next(row for row, label in enumerate(table.labels) if codes[label] is None)
+    known = {label: code for label, code in codes.items() if code is not None}
+    if len(known) < len(codes):
+        row = next(row for row, label in enumerate(table.labels) if label not in known)
         where = f"{table.source}:{table.places[row]}"
         raise NewsloraError(f"{where}: unknown label {shown(table.labels[row])}; known labels: {listed(names)}")
-    return [codes[label] for label in table.labels]  # type: ignore[misc]  # no None is left
+    return [known[label] for label in table.labels]
 
 
 def _code(label: str | int, names: tuple[str, ...], base: int | None) -> int | None:

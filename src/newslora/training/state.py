@@ -156,6 +156,8 @@ class Identity(_Stored):
         return self._setting_difference(earlier.settings) or self._other_difference(earlier)
 
     def _setting_difference(self, earlier: dict[str, str | int | float | bool]) -> str | None:
+        # A setting that is newer than the checkpoint does nothing at its default.
+        earlier = flat_settings(RunConfig()) | earlier
         for name, value in self.settings.items():
             before = earlier.get(name)
             # More epochs go on from where the run stands; fewer would have trained otherwise from the start.
