@@ -10,6 +10,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from newslora.config import RunConfig
 from newslora.data.encoding import encode_and_count
 from newslora.data.prepare import Prepared, Split, prepare
+from newslora.data.streaming import refuse_streaming
 from newslora.errors import NewsloraError
 from newslora.evaluation.baseline_card import write_baseline_card
 from newslora.evaluation.baseline_state import Baseline, save_baseline
@@ -47,6 +48,7 @@ def train_baseline(
     if config.train.seeds is not None:
         raise NewsloraError("train.seeds: several seeds are trained by newslora.seeds.baseline_seeds; give train.seed")
     find_baseline(name)
+    refuse_streaming(config.data, "a baseline")
     run = RunFolder.create(Path(output), config)
     try:
         _fill(run, name, config, report)

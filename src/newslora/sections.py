@@ -56,6 +56,10 @@ class DataConfig(Section):
     """CSV of `newslora audit` on the training table: the rows that it flags are dropped."""
     drop_agency: bool = False
     """Remove news agencies' names such as "(Reuters)" and "AP -", which give the source away."""
+    streaming: bool = False
+    """Read training rows while training, from a folder of Parquet files or a hub data set that may exceed the disk."""
+    buffer: Count = 10_000
+    """Rows of a stream read, filtered and shuffled at a time."""
 
 
 class ModelConfig(Section):
@@ -106,7 +110,9 @@ class TrainConfig(Section):
     """The optimisation."""
 
     epochs: Count = 3
-    """Passes over the training rows."""
+    """Passes over the training rows; of a stream, the parts that its steps are cut into, each with a validation."""
+    steps: Count | None = None
+    """Steps in all, with `data.streaming` alone."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
     """Highest learning rate of AdamW."""
     b_lr_ratio: Annotated[float, Field(ge=1)] = 1.0

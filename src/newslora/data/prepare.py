@@ -11,12 +11,15 @@ from transformers import PreTrainedTokenizerBase
 from newslora.config import DataConfig
 from newslora.data.audit_file import read_flagged
 from newslora.data.cleaning import Cleaner
+from newslora.data.duplicates import normalise
 from newslora.data.encoding import Encoded, encode_and_count
 from newslora.data.filters import Filtered, filter_rows
+from newslora.data.frame import Frame
 from newslora.data.labels import encode_labels, label_base, label_names
 from newslora.data.leaks import EXAMPLES, example, find_leaks
-from newslora.data.sources import Table, read_table
+from newslora.data.sources import Table, make_table, read_table
 from newslora.data.splits import Rows, draw_stratified, split_stratified
+from newslora.data.streaming import ArticleStream, Position
 from newslora.data.teaching import Teaching
 from newslora.errors import NewsloraError
 
@@ -61,6 +64,7 @@ class Prepared:
         cleaner: The repair that the texts went through, and that must travel with the model.
         report: What was read, repaired, dropped and shared, as plain JSON values.
         teaching: What a teacher says of the training rows, if there is one.
+        stream: Where the training rows after :attr:`train` come from, if they are streamed.
     """
 
     names: tuple[str, ...]
@@ -70,6 +74,7 @@ class Prepared:
     cleaner: Cleaner
     report: dict[str, Any]
     teaching: Teaching | None = None
+    stream: "StreamedRows | None" = None
 
 
 def prepare(config: DataConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> Prepared:
@@ -87,7 +92,9 @@ def prepare(config: DataConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -
     Raises:
         NewsloraError: A table that cannot be read or understood, an unknown label, or too few rows or classes left.
     """
-    tables = _read_tables(config)
+    stream = ArticleStream(config, seed) if config.streaming else None
+    first = None if stream is None else stream.window(Position())
+    tables = _read_tables(config, None if first is None else first.frame)
     names = label_names(tables["train"])
     base = label_base(tables["train"], names)
     cleaner = Cleaner(config.drop_agency)
@@ -101,11 +108,19 @@ def prepare(config: DataConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -
     )
     report = _report(tables, {side: split.texts for side, (split, _) in made.items()}, splits, names)
     report |= {"label_base": base, "filters": _filter_report(whole, filtered)}
-    return Prepared(names, splits["train"], splits["validation"], splits.get("test"), cleaner, report)
+    streamed = None
+    if stream is not None and first is not None:
+        held = frozenset(map(normalise, splits["validation"].texts))
+        report["streamed"] = True
+        streamed = StreamedRows(
+            stream, first.following, config, tables["train"], (names, base), cleaner, tokenizer, held
+        )
+    return Prepared(names, splits["train"], splits["validation"], splits.get("test"), cleaner, report, stream=streamed)
 
 
-def _read_tables(config: DataConfig) -> dict[str, Table]:
-    tables = {"train": read_table(config.train, config, split=config.train_split)}
+def _read_tables(config: DataConfig, first: Frame | None) -> dict[str, Table]:
+    train = read_table(config.train, config, split=config.train_split) if first is None else make_table(first, config)
+    tables = {"train": train}
     others = {"validation": (config.validation, config.validation_split), "test": (config.test, config.test_split)}
     for side, (source, split) in others.items():
         if source is not None:
@@ -116,12 +131,55 @@ def _read_tables(config: DataConfig) -> dict[str, Table]:
 _Classes = tuple[tuple[str, ...], int | None]  # their names, and where integer labels count from
 
 
+@dataclass(frozen=True)
+class StreamedRows:
+    """The windows of a stream after the first, which is :attr:`Prepared.train` and the validation rows.
+
+    Attributes:
+        stream: Where they come from.
+        second: Where the second window begins.
+        config: The data settings.
+        like: The first window, whose columns are taken.
+        classes: Their names, and where integer labels count from.
+        cleaner: The repair.
+        tokenizer: The backbone's.
+        held: Validation texts, normalised; no row that repeats one is trained on.
+    """
+
+    stream: ArticleStream
+    second: Position
+    config: DataConfig
+    like: Table
+    classes: _Classes
+    cleaner: Cleaner
+    tokenizer: PreTrainedTokenizerBase
+    held: frozenset[str]
+
+    def window(self, position: Position) -> tuple[Split, Position]:
+        """Return the rows of the window at a position, filtered among themselves, and where the next one begins.
+
+        Raises:
+            NewsloraError: The stream cannot be read, or a row's label is none of the classes.
+        """
+        window = self.stream.window(position)
+        table = make_table(window.frame, self.config, like=self.like)
+        whole, tokens = _make(table, self.classes, self.cleaner, self.tokenizer, self.config.max_length, cache=False)
+        kept = filter_rows(whole.texts, np.array(whole.labels), tokens, self.config).kept
+        free = np.array([normalise(whole.texts[row]) not in self.held for row in kept], dtype=bool)
+        return whole.take(kept[free]), window.following
+
+
 def _make(
-    table: Table, classes: _Classes, cleaner: Cleaner, tokenizer: PreTrainedTokenizerBase, max_length: int
+    table: Table,
+    classes: _Classes,
+    cleaner: Cleaner,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    cache: bool = True,
 ) -> tuple[Split, NDArray[np.int64]]:
     labels = encode_labels(table, *classes)  # first: it may fail, and the rest takes its time
     texts = [cleaner.repair(text) for text in table.texts]
-    encoded, tokens = encode_and_count(texts, tokenizer, max_length)
+    encoded, tokens = encode_and_count(texts, tokenizer, max_length, cache)
     return Split(texts, labels, table.places, table.source, encoded), tokens
 
 

@@ -1,8 +1,8 @@
 """Tables classified on Ray Data: the local engine's blocks and parts, made by many workers."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -99,7 +99,8 @@ def _predict_group(
             _work(index, pair, parts, classifier.names, options)
             for index, (pair, parts) in enumerate(zip(pairs, opened, strict=True))
         ]
-        blocks = _follow(_outcomes(run, works, workers), options)
+        with closing(_outcomes(run, works, workers)) as outcomes:
+            blocks = _follow(outcomes, options)
         for work, parts in zip(works, opened, strict=True):
             parts.gather(blocks[work.index])
         done = [part for parts in opened for part in parts.done]
@@ -123,7 +124,7 @@ def _work(
     )
 
 
-def _outcomes(run: str, works: list[Work], workers: int) -> Iterator[Outcome]:
+def _outcomes(run: str, works: list[Work], workers: int) -> Generator[Outcome]:
     """Yield what becomes of the tables' blocks, in order."""
     import ray
     from ray.data import ActorPoolStrategy, DataContext
@@ -147,8 +148,12 @@ def _outcomes(run: str, works: list[Work], workers: int) -> Iterator[Outcome]:
         num_cpus=1,
         num_gpus=gpus or None,
     )
-    for row in answers.iter_rows():
-        yield row["item"]
+    rows = iter(answers.iter_rows())
+    try:
+        for row in rows:
+            yield row["item"]
+    finally:
+        rows.close()  # ends the workers: none may write a part once its folder is given up
 
 
 def _follow(outcomes: Iterator[Outcome], options: _Options) -> dict[int, int]:
