@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from tests.newsroom import make_backbone
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -27,6 +27,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The same examples every time, and no verdict on how busy the machine is.
 settings.register_profile("house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")
+# For mutation testing, which asks whether a test fails and not what the least example is (CONTRIBUTING.md).
+settings.register_profile("mutation", settings.get_profile("house"), phases=[Phase.explicit, Phase.generate])
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

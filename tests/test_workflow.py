@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from tests.newsroom import TOPICS, articles, write_table
 
 import newslora
 from newslora.config import RunConfig, load_config, preset_names
 from newslora.data.prepare import Prepared
 from newslora.errors import NewsloraError
+from newslora.inference.export import export_run
 from newslora.model import adapter
 from newslora.model.backbone import load_config as load_backbone_config
 from newslora.model.budget import Planner, count, meta_model
 from newslora.model.families import family_of
+from newslora.training.checkpoints import find_checkpoint
 from newslora.training.progress import StepDone
 from newslora.training.run_folder import RunFolder
 from newslora.workflow import Built
@@ -153,6 +155,29 @@ def test_what_is_drawn_in_training_goes_on_too(config: RunConfig, tmp_path: Path
     with pytest.raises(KeyboardInterrupt):
         newslora.train(drawing, tmp_path / "run", report=interrupt_at(21))
     assert outcome(newslora.train(drawing, tmp_path / "run", resume=True)) == outcome(run)
+
+
+@pytest.mark.parametrize(("kind", "optimizer"), [("int8", "adamw"), ("nf4", "adamw8bit")])
+def test_a_quantised_run_learns_and_goes_on_alike_when_interrupted(
+    config: RunConfig, tmp_path: Path, kind: str, optimizer: str
+) -> None:
+    large = 128  # ranks whose matrices are large enough for 8-bit moments
+    quantized = changed(changed(config, "model", quantization=kind), "train", optimizer=optimizer, lr=0.003)
+    quantized = changed(quantized, "lora", r=large, alpha=2.0 * large)
+    run = newslora.train(quantized, tmp_path / "whole")
+    losses = [row["train_loss"] for row in run.metrics()]
+    assert losses == sorted(losses, reverse=True)
+    assert json.loads(run.evaluation_file.read_text())["accuracy"] > 0.4  # chance: 0.2
+    moments = load(find_checkpoint(run.checkpoints).files["optimizer.safetensors"])  # type: ignore[union-attr]
+    assert (torch.uint8 in {tensor.dtype for tensor in moments.values()}) == (optimizer == "adamw8bit")
+    with pytest.raises(KeyboardInterrupt):
+        newslora.train(quantized, tmp_path / "run", report=interrupt_at(21))
+    assert outcome(newslora.train(quantized, tmp_path / "run", resume=True)) == outcome(run)
+    texts = [text for _, text in TEST]
+    with (run.path / "predictions.csv").open(newline="") as file:
+        expected = [row["predicted"] for row in csv.DictReader(file)]
+    assert [answer["label"] for answer in newslora.NewsClassifier.load(run.path).predict(texts)] == expected
+    assert export_run(run.path, "merged", tmp_path / "merged")["labels_agree"] == 1.0
 
 
 @pytest.mark.parametrize("kind", [Prepared, Built])

@@ -47,6 +47,8 @@ def train_baseline(
     keep_memory()
     if config.train.seeds is not None:
         raise NewsloraError("train.seeds: several seeds are trained by newslora.seeds.baseline_seeds; give train.seed")
+    if config.data.multi_label:
+        raise NewsloraError("data.multi_label: baselines know one label an article; leave it out")
     find_baseline(name)
     refuse_streaming(config.data, "a baseline")
     run = RunFolder.create(Path(output), config)

@@ -26,6 +26,10 @@ class DataConfig(Section):
     """Text columns, joined in this order; found by name and content when not given."""
     label: str | None = None
     """Label column; found by name and content when not given."""
+    multi_label: bool = False
+    """Articles may carry several labels: a list (JSON Lines, Parquet), or text with `data.separator` between."""
+    separator: Annotated[str, Field(min_length=1, max_length=8)] = "|"
+    """Stands between the labels of an article, with `data.multi_label`."""
     classes: Names | None = None
     """Label names for integer labels, in order (a `classes.txt` beside the file does the same)."""
     train_split: str = "train"
@@ -71,6 +75,8 @@ class ModelConfig(Section):
     """Revision (commit, tag or branch) of a hub backbone."""
     layers: Layers | None = None
     """Layers of the backbone that are kept, such as `0,2,4`; all when not given."""
+    quantization: Literal["none", "int8", "nf4"] = "none"
+    """Bits of the frozen layers' linear weights: full precision, 8 (LLM.int8()'s rows), or 4 (QLoRA's NormalFloat)."""
     head: Literal["full", "lora", "linear"] = "lora"
     """`full`: the stock head is trained; `lora`: LoRA on its dense layer, output layer whole; `linear`: output only."""
     dropout: Share | None = 0.0
@@ -113,6 +119,8 @@ class TrainConfig(Section):
     """Passes over the training rows; of a stream, the parts that its steps are cut into, each with a validation."""
     steps: Count | None = None
     """Steps in all, with `data.streaming` alone."""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """`adamw8bit` keeps moments in 8 bits, for matrices of 4,096 numbers or more (arXiv 2110.02861)."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
     """Highest learning rate of AdamW."""
     b_lr_ratio: Annotated[float, Field(ge=1)] = 1.0

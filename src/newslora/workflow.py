@@ -18,6 +18,7 @@ from newslora.evaluation.card import write_card
 from newslora.evaluation.environment import save_environment
 from newslora.evaluation.evaluate import evaluate_logits
 from newslora.evaluation.figures import draw_learning_curves
+from newslora.evaluation.multilabel import finish_sets
 from newslora.evaluation.report import write_report
 from newslora.evaluation.slices import measure_slices
 from newslora.files import write_text
@@ -29,6 +30,7 @@ from newslora.model.eva import start_from_inputs
 from newslora.model.memory import keep_memory
 from newslora.model.warm_head import warm_head
 from newslora.training.loop import fit
+from newslora.training.multilabel import check_multi_label
 from newslora.training.processes import agreed, from_main, start_processes
 from newslora.training.progress import Event
 from newslora.training.run_folder import RunFolder
@@ -97,8 +99,10 @@ def prepare_rows(config: RunConfig) -> Prepared:
     """Return what a run is trained on, with its teacher's answers if it has one.
 
     Raises:
-        NewsloraError: The data, the backbone's tokenizer or the teacher are at fault.
+        NewsloraError: The data, the backbone's tokenizer or the teacher are at fault, or a setting does not go with
+            several labels an article.
     """
+    check_multi_label(config)
     check_streaming(config)
     tokenizer = load_tokenizer(config.model.backbone, config.model.revision)
     return teach(config, prepare(config.data, tokenizer, config.train.seed), tokenizer)
@@ -118,7 +122,7 @@ def start_model(config: RunConfig, data: Prepared) -> NewsModel:
     if config.lora.init == "eva":
         start_from_inputs(model, data.train.encoded, config.train.seed)
     if config.train.warm_head:
-        warm_head(model, data.train.encoded, data.train.labels, config.train.seed)
+        warm_head(model, data.train.encoded, data.train.labels, config.train.seed, data.kinds)
     return model
 
 
@@ -133,6 +137,9 @@ def finish(run: RunFolder, data: Prepared, model: NewsModel) -> None:
     save_environment(run)
     draw_learning_curves(run)
     logits = predict_logits(model, data.validation.encoded)
+    if data.kinds is not None:
+        finish_sets(run, data, data.kinds, logits, lambda split: (predict_logits(model, split.encoded), model.counts()))
+        return
     calibrate(run.adapter, logits, np.array(data.validation.labels))
     if data.test is not None:
         logits = predict_logits(model, data.test.encoded)

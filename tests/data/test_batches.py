@@ -1,5 +1,8 @@
 """Batches hold every article once, within their bounds, and depend on the seed and the epoch alone."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -106,6 +109,55 @@ def test_no_articles_make_no_batches() -> None:
 
 def test_windows_hold_many_batches() -> None:
     assert len(training_batches(np.full(WINDOW * 4, 9), batch_size=4, batch_tokens=None, seed=0, epoch=0)) == WINDOW
+
+
+def cut(rows: list[int], lengths: np.ndarray, batch_size: int, batch_tokens: int | None) -> list[list[int]]:
+    batches: list[list[int]] = []
+    for row in rows:
+        last = batches[-1] if batches else []
+        tokens = lengths[last].sum() + lengths[row] if last else 0
+        if last and (len(last) < batch_size if batch_tokens is None else tokens <= batch_tokens):
+            last.append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+@pytest.mark.parametrize("limit", [{"batch_size": 3, "batch_tokens": None}, {"batch_size": 1, "batch_tokens": 100}])
+@pytest.mark.parametrize("most", [60, 900])  # in the second case an article has more tokens than a batch
+def test_batches_are_cut_from_windows_sorted_by_length_and_shuffled(limit: dict[str, Any], most: int) -> None:
+    lengths, draw = np.random.default_rng(1).integers(most // 3, most, 700), np.random.default_rng([5, 2])
+    shuffled = draw.permutation(700).tolist()
+    size = 64 * (3 if limit["batch_tokens"] is None else max(1, int(100 / lengths.mean())))
+    expected = []
+    for start in range(0, 700, size):
+        window = sorted(shuffled[start : start + size], key=lambda row: -lengths[row])  # equal lengths keep their order
+        expected += cut(window, lengths, **limit)
+    batches = training_batches(lengths, **limit, seed=5, epoch=2)
+    assert [batch.tolist() for batch in batches] == [expected[i] for i in draw.permutation(len(expected))]
+
+
+def test_evaluation_keeps_the_order_of_equal_lengths_and_takes_4096_tokens_a_batch() -> None:
+    assert [len(batch) for batch in evaluation_batches(np.ones(5000, dtype=np.int64))] == [4096, 904]
+    lengths = np.random.default_rng(0).integers(1, 3, 5000)
+    found = np.concatenate(evaluation_batches(lengths)).tolist()
+    assert found == sorted(range(5000), key=lambda row: -lengths[row])
+
+
+def test_what_was_computed_before_comes_in_the_batchs_order() -> None:
+    asked: list[Sequence[int]] = []
+
+    def prefix(rows: Sequence[int]) -> torch.Tensor:
+        asked.append(rows)
+        return torch.ones(6, 2)
+
+    batch = make_batch(articles(2, 3, 1), [2, 0, 1], prefix=prefix)
+    assert asked == [[1, 0, 2]]
+    assert batch.prefix is not None
+    assert batch.prefix.tolist() == [[1.0, 1.0]] * 6
+    moved = batch.to(torch.device("meta"))
+    assert moved.prefix is not None
+    assert moved.prefix.device.type == "meta"
 
 
 def test_a_batch_is_its_articles_back_to_back_longest_first() -> None:

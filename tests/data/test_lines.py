@@ -57,6 +57,15 @@ def test_a_bomb_of_short_lines_is_refused(tmp_path: Path) -> None:
             pass
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_flood_of_blank_lines_is_refused(tmp_path: Path, end: bytes) -> None:
+    few = write(tmp_path / "few.csv", b"label,text\n" + 100_000 * end + b"a,b\n" + 100_000 * end)
+    assert sum(1 for _ in read_lines(few)) == 200_002
+    many = write(tmp_path / "many.csv", b"label,text\n" + 100_001 * end + b"a,b\n")
+    with pytest.raises(NewsloraError, match=r"many\.csv:100002: 100,000 blank lines in a row"):
+        list(read_lines(many))
+
+
 def test_a_bomb_read_whole_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet.gz", bytes(32 << 20))
     with pytest.raises(NewsloraError, match="unfolds to more than 100 times its size"):

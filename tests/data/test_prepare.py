@@ -167,6 +167,16 @@ def test_integers_mean_in_the_test_table_what_they_mean_in_training(
     assert set(prepared.test.labels) == {1, 2}
 
 
+def test_a_table_with_fewer_classes_is_read_with_those_of_training(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    test = [line for line in rows(60, 2) if ",Sport," in line or ",Welt," in line]
+    config = {"train": write(tmp_path / "a.csv", rows(80, 1)), "test": write(tmp_path / "b.csv", test)}
+    prepared = prepare(DataConfig.model_validate(config), tokenizer, seed=0)
+    assert prepared.test is not None
+    assert {prepared.names[label] for label in prepared.test.labels} == {"Sport", "Welt"}
+
+
 def test_agencies_are_dropped_from_every_table(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     lines = [line.replace(",", ",(Reuters) ", 3).replace("(Reuters) ", "", 2) for line in rows(40, 1)]
     path = write(tmp_path / "a.csv", lines)

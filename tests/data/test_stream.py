@@ -71,6 +71,37 @@ def test_a_file_that_breaks_off_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "a.parquet")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"text": "a"}\n' + b"\n" * 200_000, "blank lines in a row"),
+        (b'{"text": "a"}\n' * (2 << 20), "unfolds to more"),
+    ],
+)
+def test_what_is_no_table_ends_the_reading(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(content))
+    with open_rows(str(tmp_path / "a.jsonl.gz")) as stream, pytest.raises(NewsloraError, match=message):
+        for row in stream.rows:
+            assert row.cells == {"text": "a"}
+
+
+def test_a_bomb_in_one_line_ends_the_reading(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "' + b"x" * (32 << 20) + b'"}\n{"text": "a"}\n'))
+    with open_rows(str(tmp_path / "a.jsonl.gz")) as stream, pytest.raises(NewsloraError, match="unfolds to more"):
+        assert "line is longer" in str(next(stream.rows).fault)
+        next(stream.rows)
+
+
+@pytest.mark.parametrize("good", [b"headline", b"something"])
+def test_parquet_of_what_is_no_text_is_refused(tmp_path: Path, good: bytes) -> None:
+    pq.write_table(pa.table({"headline": ["something"]}), tmp_path / "a.parquet", compression="none")
+    content = (tmp_path / "a.parquet").read_bytes()
+    assert good in content
+    (tmp_path / "a.parquet").write_bytes(content.replace(good, b"\xff" + good[1:]))
+    with pytest.raises(NewsloraError, match=r"a\.parquet: broken Parquet"):
+        read(tmp_path / "a.parquet")
+
+
 def test_parquet(tmp_path: Path) -> None:
     table = pa.table({"text": [f"row {i}" for i in range(2500)]})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=700)

@@ -15,6 +15,7 @@ import pytest
 
 from newslora.errors import NewsloraError
 from newslora.inference.bulk import BulkResult, predict_file
+from newslora.model.thresholds import Thresholds
 
 WORDS = ("harbour", "striker", "quarterly", "telescope")
 TEXTS = [f"The {WORDS[i % 4]} was on every page of the {i}th paper." for i in range(23)]
@@ -28,6 +29,7 @@ class WordSpotter:
     """Knows a class by one word each, and remembers how many texts it got at a time."""
 
     names = ("World", "Sports", "Business", "Sci/Tech")
+    thresholds: Thresholds | None = None
 
     def __init__(self, fingerprint: str = "spotter", stop: int = 99) -> None:
         self.fingerprint = fingerprint

@@ -52,6 +52,21 @@ def test_no_article_no_logits(graph: Path) -> None:
     assert OnnxModel(graph).logits(empty).shape == (0, 4)
 
 
+def test_cores_that_share_the_batches_answer_as_one_does(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+    lengths = draw.integers(3, 12, size=300)
+    encoded = Encoded(draw.integers(5, 24, lengths.sum()).astype(np.int32), np.concatenate([[0], lengths.cumsum()]))
+    answers = {}
+    for cores in ("1", "2", "3"):
+        monkeypatch.setenv("OMP_NUM_THREADS", cores)
+        model = OnnxModel(graph)
+        answers[cores] = model.logits(encoded)
+        assert ("_narrow" in vars(model)) == (cores != "1")
+    assert len(np.unique(answers["1"], axis=0)) > 200  # rows out of their order would show
+    for cores in ("2", "3"):
+        np.testing.assert_allclose(answers[cores], answers["1"], rtol=1e-5, atol=1e-6)
+
+
 def test_a_graph_needs_no_pytorch(graph: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"

@@ -230,6 +230,25 @@ def test_a_damaged_adapter_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_a_head_of_another_number_of_labels_is_refused(tiny_backbone: Callable[[str], Path], tmp_path: Path) -> None:
+    random_model(tiny_backbone("bert"), NAMES).save_adapter(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    names = {"id2label": {"0": "World", "1": "Sports"}, "label2id": {"World": 0, "Sports": 1}}
+    (tmp_path / "config.json").write_text(json.dumps(config | names))
+    seal(tmp_path)
+    with pytest.raises(NewsloraError, match=r"does not fit its backbone and labels, .*classifier\.bias is \[3\]"):
+        load_model(tmp_path)
+
+
+def test_another_rank_than_the_tensors_is_refused(tiny_backbone: Callable[[str], Path], tmp_path: Path) -> None:
+    random_model(tiny_backbone("bert"), NAMES, lora={"r": 3}).save_adapter(tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"r": 1 << 30}))  # of which no matrix is made
+    seal(tmp_path)
+    with pytest.raises(NewsloraError, match=r"holds ranks \[3\] where the configuration has \[1073741824\]"):
+        load_model(tmp_path)
+
+
 def test_a_pickle_is_never_taken_for_the_adapter(tiny_backbone: Callable[[str], Path], tmp_path: Path) -> None:
     """peft's own loader reads adapter_model.bin where the safetensors file is missing."""
     model = random_model(tiny_backbone("bert"))

@@ -107,6 +107,48 @@ def test_plans_are_sorted_and_hold_each_set_head_and_rank_once() -> None:
     assert fitting == sorted(fitting, reverse=True)
     assert over == sorted(over)
     assert as_rows(plans)[0]["targets"] == list(plans[0].targets)
+    assert as_rows(plans)[0]["trainable"] == plans[0].trainable
+
+
+@pytest.mark.parametrize("budget", [100, 700, 20_000])
+def test_plans_hold_the_ranks_asked_for_and_the_greatest_that_fits(budget: int) -> None:
+    planner = Planner(small_config("roberta", layers=2, head_size=4, heads=3, inner=20), 4, "it")
+    found = {(targets, head): set[int]() for targets in TARGET_SETS for head in HEADS}
+    for plan in planner.plans(budget, ranks=(3, 5)):
+        assert plan == planner.plan(plan.targets, plan.head, plan.r, budget)
+        found[plan.targets, plan.head].add(plan.r)
+    for (targets, head), ranks in found.items():
+        best = max((r for r in ranks if planner.plan(targets, head, r, budget).fits), default=0)
+        assert not planner.plan(targets, head, best + 1, budget).fits
+        assert ranks == {3, 5} | {best} - {0}
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(("dora", "spare"), [(True, -1), (False, 0)])
+def test_the_plan_of_whole_settings(head: str, dora: bool, spare: int) -> None:
+    config = small_config("bert", layers=2, head_size=4, heads=3, inner=20)
+    lora = LoraConfig(targets=("query", "intermediate"), r=3, ranks={"query": 5}, dora=dora)
+    span = 2 * (5 * (12 + 12) + 3 * (12 + 20)) + dora * 2 * (12 + 20)  # r · (in + out), and DoRA's magnitudes
+    in_head = {"linear": 4 * 12 + 4, "lora": 4 * 12 + 4 + 3 * 24, "full": 4 * 12 + 4 + 12 * 12 + 12}[head]
+    budget = span + in_head + spare
+    plan = Planner(config, 4, "it").settings(lora.model_copy(update={"budget": budget}), head)
+    assert (plan.targets, plan.head, plan.r) == (lora.targets, head, 3)
+    assert (plan.lora, plan.head_parameters, plan.trainable) == (span, in_head, span + in_head)
+    assert (plan.share, plan.fits) == ((span + in_head) / budget, spare == 0)
+    plain = Planner(config, 4, "it").plan(lora.targets, head, 3, lora.budget)
+    assert plain.lora == 2 * 3 * (24 + 32)
+    assert plain.share == plain.trainable / lora.budget
+
+
+def test_a_planner_needs_an_encoder_and_names_what_it_was_given() -> None:
+    with pytest.raises(NewsloraError, match=r"^some/decoder: a 'gpt2' model is not an encoder"):
+        Planner(AutoConfig.for_model("gpt2"), 4, "some/decoder")
+
+
+def test_a_model_without_weights_has_the_labels_asked_for() -> None:
+    model = meta_model(small_config("bert", layers=1, head_size=4, heads=1, inner=3), 7)
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert model.get_parameter("classifier.weight").shape == (7, 4)
 
 
 @pytest.mark.parametrize("kind", ["roberta", "bert"])
@@ -134,10 +176,33 @@ def test_the_refusal_offers_the_greatest_rank_with_the_same_head_first() -> None
         check_budget(built(config, 4, lora, "full"), config, ModelConfig(head="full"), lora, 4)
 
 
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("least", [1, 2])
+def test_the_refusal_word_for_word(head: str, least: int) -> None:
+    config = small_config("roberta", layers=2, head_size=4, heads=3, inner=20)
+    lora = LoraConfig(targets=("query", "output"), r=12)
+    counted = {
+        mode: [count(built(config, 4, lora.model_copy(update={"r": r}), mode)).trainable for r in range(1, 13)]
+        for mode in HEADS
+    }
+    lora = lora.model_copy(update={"budget": counted[head][least - 1]})
+    greatest = {mode: sum(number <= lora.budget for number in numbers) for mode, numbers in counted.items()}
+    offers = [
+        f"--lora.r {greatest[mode]} --model.head {mode} ({counted[mode][greatest[mode] - 1]:,})"
+        for mode in sorted(HEADS, key=lambda mode: mode != head)
+        if greatest[mode]
+    ]
+    with pytest.raises(NewsloraError) as caught:
+        check_budget(built(config, 4, lora, head), config, ModelConfig(head=head), lora, 4)
+    trains = f"this configuration trains {counted[head][11]:,} parameters, over the budget of {lora.budget:,}"
+    assert str(caught.value) == f"lora.budget: {trains}; nearest that fit: {'; '.join(offers)}"
+    assert greatest[head] == least
+
+
 def test_a_budget_that_nothing_fits_asks_for_fewer_targets() -> None:
     config = small_config("bert", layers=2, head_size=4, heads=3, inner=20)
     lora = LoraConfig(targets=("all-linear",), budget=60)
-    with pytest.raises(NewsloraError, match="no rank fits these targets; give fewer targets"):
+    with pytest.raises(NewsloraError, match=r"budget of 60; no rank fits these targets; give fewer targets$"):
         check_budget(built(config, 4, lora, "linear"), config, ModelConfig(head="linear"), lora, 4)
 
 

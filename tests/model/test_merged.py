@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.model.conftest import ragged_articles, ragged_batch, random_model
 from transformers import AutoModelForSequenceClassification
 
@@ -62,3 +63,30 @@ def test_weights_that_are_missing(tiny_backbone: Callable[[str], Path], tmp_path
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 4}))
     with pytest.raises(NewsloraError, match="merged: its checkpoint lacks"):
         load_merged(folder)
+
+
+def test_an_export_without_its_head_is_refused(tiny_backbone: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = write_merged(random_model(tiny_backbone("bert")), tmp_path / "merged")
+    tensors = load_file(folder / "model.safetensors")
+    save_file(
+        {name: t for name, t in tensors.items() if not name.startswith("classifier.")}, folder / "model.safetensors"
+    )
+    with pytest.raises(NewsloraError, match=r"merged: lacks weights \(classifier\.bias, …\); export the run again"):
+        load_merged(folder)
+
+
+def test_a_merged_export_is_held_to_its_positions(tiny_backbone: Callable[[str], Path], tmp_path: Path) -> None:
+    model = random_model(tiny_backbone("roberta"))
+    folder = write_merged(model, tmp_path / "merged")
+    write_about(folder, model.identity, 159)
+    with pytest.raises(NewsloraError, match="159 exceeds this backbone's 158 positions"):
+        load_merged(folder)
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert"])
+def test_tied_weights_are_not_merged(tiny_backbone: Callable[[str], Path], kind: str) -> None:
+    model = random_model(tiny_backbone(kind), lora={"targets": "output", "r": 2})
+    first, second, *_ = (layer.base_layer for layer in model.plain.modules() if hasattr(layer, "lora_A"))
+    second.weight = first.weight  # each module's update would be added to both
+    with pytest.raises(NewsloraError, match="are one tied weight"):
+        merge(model)

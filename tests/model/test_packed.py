@@ -1,5 +1,7 @@
 """The packed pass computes what the padded pass of transformers and peft computes, gradients included."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from tests.model.conftest import ragged_batch
 from torch.nn.functional import cross_entropy
 
 from newslora.config import RunConfig
+from newslora.model import attention, modernbert, packed, projection
 from newslora.model.classifier import NewsModel, build_model
 from newslora.model.families import FAMILIES
 
@@ -62,7 +65,43 @@ def test_an_article_is_the_same_alone_and_in_company(kind: str, tiny_backbone: C
         torch.testing.assert_close(alone[0], together[row], rtol=1e-5, atol=1e-5)
 
 
+def reproducible(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+    """Stands for dropout: says where, and with what probability, without a draw."""
+    return x * (1 + p) + p if training else x
+
+
+@pytest.fixture
+def no_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (torch.nn.functional, packed, modernbert, projection):
+        monkeypatch.setattr(module, "dropout", reproducible)
+    monkeypatch.setattr(attention, "_dropout_mask", lambda weights, p: torch.full_like(weights, 1 + p) + p / weights)
+
+
+@pytest.mark.usefixtures("no_draws")
 @pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("training", [True, False])
+def test_dropout_stands_where_it_stands_in_the_padded_pass(
+    kind: str, training: bool, tiny_backbone: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_backbone(kind), tmp_path / kind))
+    config = json.loads((folder / "config.json").read_text())
+    names = [name for name, value in config.items() if "dropout" in name and isinstance(value, int | float)]
+    config |= {name: 0.1 + 0.1 * place for place, name in enumerate(names)}  # each its own
+    (folder / "config.json").write_text(json.dumps(config))
+    model = model_of(folder, dropout=0.05).double().train(training)
+    model.plain.set_attn_implementation("eager")  # the other's dropout cannot be replaced
+    lengths = [7, 7, 5, 1]
+    without, _ = gradients(model.eval(), model, lengths)
+    packed_logits, packed_gradients = gradients(model.train(training), model, lengths)
+    padded_logits, padded_gradients = gradients(model, model._padded, lengths)
+    assert torch.equal(packed_logits, without) != training
+    # ModernBERT's stock softmax is in single precision.
+    torch.testing.assert_close(packed_logits, padded_logits, rtol=1e-4, atol=1e-6)
+    for name, gradient in padded_gradients.items():
+        torch.testing.assert_close(packed_gradients[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("kind", ["roberta", "modernbert"])
 def test_with_dropout_the_mean_over_draws_approaches_the_pass_without(
     kind: str, tiny_backbone: Callable[[str], Path]
 ) -> None:

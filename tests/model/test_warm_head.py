@@ -142,3 +142,20 @@ def test_features_and_labels_stay_paired_whatever_the_lengths(
         with model.features() as alone:
             predict_logits(model, encoded.take(np.array([row])))
         np.testing.assert_allclose(seen["features"][row], alone[0][0].numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_with_several_labels_each_is_told_from_its_absence(tiny_backbone: Callable[[str], Path]) -> None:
+    kinds = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0]], dtype=np.float32)  # nobody carries the third label
+    model, encoded = fresh(tiny_backbone("roberta")), articles(LABELS)
+    third = model.output_layer.weight[2].clone()
+    with model.features() as seen:
+        predict_logits(model, encoded)
+    features = torch.cat(seen).numpy()[np.argsort(np.argsort(-encoded.lengths, kind="stable"))]
+    warm_head(model, encoded, LABELS, seed=0, kinds=kinds)
+    logits = predict_logits(model, encoded)
+    for label in (0, 1):
+        weight, bias = solve(features, kinds[LABELS][:, label].astype(np.int64))
+        two = features @ weight.T + bias
+        share = np.exp(two[:, 1]) / np.exp(two).sum(axis=1)
+        assert 1 / (1 + np.exp(-logits[:, label])) == pytest.approx(share, abs=1e-4)
+    assert torch.equal(model.output_layer.weight[2], third)

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from tests.soak.guards import GUARDS
 from tests.soak.ledger import RESULTS
 
 TITLES = {
@@ -16,6 +17,7 @@ TITLES = {
     "disk": ("full disk: clear error, checkpoint loads, `--resume` ends with equal bytes", 20),
     "tables": ("bad tables: refused in one line or read, 10 s, 1 GiB", 10_000),
     "runs": ("altered run folders: refused, or exactly the right answers", 1000),
+    "guards": ("guards against silently wrong numbers taken out: the test fails", len(GUARDS)),
 }
 
 HEAD = """# Reliability at scale

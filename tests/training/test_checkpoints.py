@@ -28,6 +28,14 @@ def test_the_one_before_is_kept_and_no_more(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "previous") == {"state.json": b"2"}
 
 
+def test_of_two_at_one_step_the_last_is_taken(tmp_path: Path) -> None:
+    for content in (b"old", b"new"):
+        write_checkpoint(tmp_path, {"state.json": content}, step=7)
+    found = find_checkpoint(tmp_path)
+    assert found is not None
+    assert (found.path.name, found.files) == ("last", {"state.json": b"new"})
+
+
 def test_best_is_replaced_and_never_resumed_from(tmp_path: Path) -> None:
     write_best(tmp_path, FILES, step=5)
     write_best(tmp_path, {"metrics.json": b"{}"}, step=9)
@@ -65,6 +73,18 @@ def test_a_manifest_cannot_point_outside(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
     (path / "manifest.json").write_text(json.dumps({"version": 1, "step": 1, "files": {"../../secret": "0"}}))
     with pytest.raises(NewsloraError, match="outside it"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"version": 2, "step": 1, "files": {}}'])
+def test_a_manifest_that_is_none_is_named(tmp_path: Path, content: str) -> None:
+    path = write_checkpoint(tmp_path, FILES, step=1)
+    (path / "manifest.json").write_text(content)
+    with pytest.raises(NewsloraError) as caught:
+        read_checkpoint(path)
+    assert str(caught.value) == f"{path}: damaged checkpoint, manifest.json is not what was written"
+    (path / "manifest.json").unlink()
+    with pytest.raises(NewsloraError, match=r"manifest\.json: cannot be read \(.*\); the checkpoint is damaged$"):
         read_checkpoint(path)
 
 
@@ -123,10 +143,13 @@ def test_killed_in_the_first_write_starts_anew(
 def test_clear_staged_removes_leftovers_alone(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, FILES, step=1)
     shutil.copytree(tmp_path / "last", tmp_path / ".last.99.tmp")
+    shutil.copytree(tmp_path / "last", tmp_path / ".best.99.old")
+    (tmp_path / ".last.98.old").symlink_to(tmp_path / "last")
     (tmp_path / ".metrics.jsonl.99.tmp").write_text("half")
     (tmp_path / ".lock").touch()
     clear_staged(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "last"]
+    assert read_checkpoint(tmp_path / "last") == FILES
 
 
 def test_a_full_disk_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
 import math
+import sys
 from typing import Any
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 from torch import nn
 
 from newslora.config import TrainConfig
+from newslora.errors import NewsloraError
 from newslora.training.schedule import build_optimizer, learning_rate
 
 
@@ -58,6 +60,47 @@ def test_adamw_is_the_published_update() -> None:
     optimizer.step()
     # First step: both moments' bias corrections cancel, so each entry moves by lr against the gradient's sign.
     torch.testing.assert_close(parameter.detach(), torch.tensor([[1 * 0.999 - 0.1, -2 * 0.999 + 0.1]]))
+
+
+def dynamic_map(signed: bool) -> torch.Tensor:
+    """Dettmers et al. 2022, section 1.2: 7 decades, each with twice the fractions of the one below, and 0 and 1."""
+    values = [0.0, 1.0]
+    for exponent in range(7):
+        edges = torch.linspace(0.1, 1, 2 ** (exponent + (not signed)) + 1)
+        fractions = (10.0 ** (exponent - 6) * (edges[:-1] + edges[1:]) / 2).tolist()
+        values += fractions + ([-fraction for fraction in fractions] if signed else [])
+    return torch.tensor(sorted(values))
+
+
+def rounded(moment: torch.Tensor, signed: bool) -> torch.Tensor:
+    """A moment after a trip through 8 bits, in blocks of 256 scaled by their absmax."""
+    blocks, values = moment.view(-1, 256), dynamic_map(signed)
+    absmax = blocks.abs().amax(dim=1, keepdim=True)
+    nearest = ((blocks / absmax).unsqueeze(-1) - values).abs().argmin(dim=-1)
+    return (values[nearest] * absmax).view_as(moment)
+
+
+def test_eight_bit_adamw_is_adamw_on_rounded_moments() -> None:
+    torch.manual_seed(0)
+    parameter = nn.Parameter(torch.randn(64, 128))
+    optimizer = build_optimizer([parameter], TrainConfig(optimizer="adamw8bit", lr=0.01, weight_decay=0.1))
+    weight, m, v = parameter.detach().clone(), torch.zeros(64, 128), torch.zeros(64, 128)
+    for step in (1, 2):
+        gradient = parameter.grad = torch.randn(64, 128)
+        optimizer.step()
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        m_hat, v_hat = m / (1 - 0.9**step), v / (1 - 0.999**step)
+        weight = weight * (1 - 0.01 * 0.1) - 0.01 * m_hat / (v_hat.sqrt() + 1e-8)
+        # All but a few: the library finds the nearest code by a table, which on a CPU now and then gives its neighbour.
+        assert torch.isclose(parameter.detach(), weight, rtol=1e-5, atol=1e-6).float().mean() > 0.98
+        m, v = rounded(m, signed=True), rounded(v, signed=False)
+    assert optimizer.state[parameter]["state1"].dtype == torch.uint8
+
+
+def test_eight_bit_moments_without_the_library_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(NewsloraError, match=r"train\.optimizer: adamw8bit needs bitsandbytes; install newslora\[quant"):
+        build_optimizer([nn.Parameter(torch.ones(2, 2))], TrainConfig(optimizer="adamw8bit"))
 
 
 def test_lora_plus_moves_b_faster_by_its_ratio() -> None:

@@ -44,6 +44,30 @@ def test_what_is_packed_goes_on_alike_in_fresh_objects() -> None:
         assert torch.equal(was, now)
 
 
+def test_eight_bit_moments_go_on_alike_in_fresh_objects() -> None:
+    def start() -> Live:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(128, 64)
+        return Live(model, build_optimizer(model.parameters(), make_config(optimizer="adamw8bit").train), None)
+
+    def step(parts: Live, seed: int) -> None:
+        torch.manual_seed(seed)
+        for parameter in parts.model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        parts.optimizer.step()
+
+    old, new = start(), start()
+    for seed in range(3):
+        step(old, seed)
+    files = pack(old, document(None), {})
+    assert load(files["optimizer.safetensors"])["0.state1"].dtype == torch.uint8
+    unpack(files, new, document(None))
+    for seed in (3, 4):
+        step(old, seed), step(new, seed)
+    for was, now in zip(old.model.parameters(), new.model.parameters(), strict=True):
+        assert torch.equal(was, now)
+
+
 def test_nothing_packed_is_a_pickle_and_frozen_tensors_stay_out() -> None:
     files = pack(live(0, 1), document(None), {})
     assert sorted(files) == ["best.safetensors", "optimizer.safetensors", "state.json", "trainable.safetensors"]
@@ -80,5 +104,7 @@ def test_tensors_that_do_not_fit_are_named_before_any_is_set(change: object) -> 
 
 @pytest.mark.parametrize("content", [b"{}", b"[", b'{"version": 2}'])
 def test_a_foreign_document_is_refused(content: bytes) -> None:
-    with pytest.raises(NewsloraError, match="does not fit this version"):
+    with pytest.raises(
+        NewsloraError, match=r"^state\.json of the checkpoint does not fit this version of newslora; train anew$"
+    ):
         read_document({"state.json": content, "best.safetensors": save({})})

@@ -119,8 +119,9 @@ def finished(console: Console, run: RunFolder, results: dict[str, Any] | None) -
     else:
         best = max(run.metrics(), key=lambda row: row["val_macro_f1"])
         console.print(f"validation accuracy {best['val_accuracy']:.4f} (no test table given)", highlight=False)
+    report = f"report: {run.report}\n" if run.report.exists() else ""
     console.print(
-        f"report: {run.report}\nfigures: {run.figures}\nmodel card: {run.card}\nadapter: {run.adapter}",
+        f"{report}figures: {run.figures}\nmodel card: {run.card}\nadapter: {run.adapter}",
         highlight=False,
         soft_wrap=True,
     )
@@ -133,9 +134,11 @@ def evaluation(console: Console, results: dict[str, Any], folder: Path) -> None:
         table.add_row(name, *(f"{row[key]:.4f}" for key in ("precision", "recall", "f1")), f"{row['support']:,.0f}")
     console.print(table)
     low, high = results["interval_95"]["accuracy"]
+    several = results.get("task") == "multi-label"
+    more = f"Hamming loss {results['hamming_loss']:.4f}" if several else f"calibration error {results['ece']:.4f}"
     console.print(
-        f"accuracy {results['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}, {results['n']:,} articles), "
-        f"macro-F1 {results['macro_f1']:.4f}, calibration error {results['ece']:.4f}",
+        f"{'subset ' if several else ''}accuracy {results['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}, "
+        f"{results['n']:,} articles), macro-F1 {results['macro_f1']:.4f}, {more}",
         highlight=False,
     )
     console.print(f"written to {folder}", highlight=False, soft_wrap=True)

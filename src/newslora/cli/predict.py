@@ -94,4 +94,6 @@ def _show(console: Console, texts: Sequence[str], results: Sequence[dict[str, An
     """Show a line for each classified text."""
     for text, answer in zip(texts, results, strict=True):
         short = text if len(text) <= 60 else f"{text[:57]}…"
-        console.print(f"{answer['label']} ({answer['score']:.1%})  {short}", highlight=False, markup=False)
+        labels = answer.get("labels", [answer.get("label")])
+        shown = ", ".join(f"{label} ({answer['scores'][label]:.1%})" for label in labels) or "no label"
+        console.print(f"{shown}  {short}", highlight=False, markup=False)

@@ -12,8 +12,14 @@ from newslora.errors import NewsloraError
 
 _UNCHECKED: Final = 16 << 20
 _EXPANSION: Final = 100
+_BLANK: Final = (b"\n", b"\r\n")
+_MOST_BLANK: Final = 100_000
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
+
+
+class NoTable(NewsloraError):
+    """What is read cannot be a table, however it goes on: no later row is worth reading."""
 
 
 class Expansion:
@@ -31,13 +37,11 @@ class Expansion:
         """Count ``size`` bytes more.
 
         Raises:
-            NewsloraError: The file unfolds to more than a hundred times its size.
+            NoTable: The file unfolds to more than a hundred times its size.
         """
         self._unfolded += size
         if self._unfolded > max(_UNCHECKED, _EXPANSION * self._packed):
-            raise NewsloraError(
-                f"{self._path}: unfolds to more than {_EXPANSION} times its size; that is no table of text"
-            )
+            raise NoTable(f"{self._path}: unfolds to more than {_EXPANSION} times its size; that is no table of text")
 
 
 @contextmanager
@@ -82,39 +86,73 @@ def read_lines(path: Path) -> Iterator[str]:
 
     Raises:
         NewsloraError: ``file:line`` of a byte that is no UTF-8, of a NUL, or of a line beyond 1 MiB; a file that
-            cannot be read, is broken, or unfolds to more than a hundred times its size.
+            cannot be read, is broken, or is no table (:class:`NoTable`).
     """
     with reading(path), open_bytes(path) as file:
-        expansion = Expansion(path)
-        number = 0
-        while raw := file.readline(LONGEST_CELL + 1):
-            number += 1
-            expansion.add(len(raw))
-            yield decode_line(raw, path, number)
+        yield from Lines(file, str(path), Expansion(path))
 
 
-def decode_line(raw: bytes, path: Path, number: int) -> str:
-    """Return a line's text; the file's first may begin with a byte order mark.
+class Lines:
+    """Decoded lines with their ends; after a line that raises, the next call goes on with the line after it.
 
-    Raises:
-        NewsloraError: ``file:line`` of a byte that is no UTF-8, of a NUL, or of a line beyond 1 MiB.
+    Args:
+        stream: Where they are read from.
+        source: Its name, for messages.
+        expansion: Counts what is read of a file.
+
+    Attributes:
+        number: 1-based number of the line read last.
     """
-    where = f"{path}:{number}"
+
+    def __init__(self, stream: BinaryIO, source: str, expansion: Expansion | None = None) -> None:
+        self.source = source
+        self.number = 0
+        self._stream = stream
+        self._expansion = expansion
+        self._blank = 0
+        self._broken_off = False
+
+    def __iter__(self) -> "Lines":
+        return self
+
+    def __next__(self) -> str:
+        while self._broken_off:
+            self._read()
+        raw = self._read()
+        if not raw:
+            raise StopIteration
+        self.number += 1
+        self._blank = self._blank + 1 if raw in _BLANK else 0
+        if self._blank > _MOST_BLANK:
+            raise NoTable(
+                f"{self.source}:{self.number}: {_MOST_BLANK:,} blank lines in a row; that is no table of text"
+            )
+        return _decode_line(raw, self.source, self.number)
+
+    def _read(self) -> bytes:
+        raw = self._stream.readline(LONGEST_CELL + 1)
+        self._broken_off = len(raw) > LONGEST_CELL and raw[-1:] != b"\n"
+        if self._expansion is not None:
+            self._expansion.add(len(raw))
+        return raw
+
+
+def _decode_line(raw: bytes, source: str, number: int) -> str:
     if number == 1:
-        _check_start(raw, where)
+        _check_start(raw, f"{source}:{number}")
     if len(raw) > LONGEST_CELL:
-        raise NewsloraError(f"{where}: line is longer than {LONGEST_CELL >> 20} MiB; give one article a row")
+        raise NewsloraError(f"{source}:{number}: line is longer than {LONGEST_CELL >> 20} MiB; give one article a row")
     if b"\0" in raw:
-        raise NewsloraError(f"{where}: holds a NUL byte; give a table of UTF-8 text")
+        raise NewsloraError(f"{source}:{number}: holds a NUL byte; give a table of UTF-8 text")
     try:
         return raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
-        raise NewsloraError(f"{where}: byte 0x{byte:02x} is not UTF-8; save the table as UTF-8") from error
+        raise NewsloraError(f"{source}:{number}: byte 0x{byte:02x} is not UTF-8; save the table as UTF-8") from error
 
 
 def _check_start(raw: bytes, where: str) -> None:
     if raw.startswith(_GZIP_MAGIC):
-        raise NewsloraError(f"{where}: is gzip; let the file's name end in .gz")
+        raise NoTable(f"{where}: is gzip; let the file's name end in .gz")
     if raw.startswith(_UTF16_MARKS):
-        raise NewsloraError(f"{where}: is UTF-16; save the table as UTF-8")
+        raise NoTable(f"{where}: is UTF-16; save the table as UTF-8")

@@ -15,8 +15,12 @@ _BATCH: Final = 64  # rows; a row's cells may be a MiB each
 _OVERHEAD: Final = 64  # bytes a row takes at least in Python
 
 
-def read_parquet(path: Path) -> Frame:
+def read_parquet(path: Path, *, lists: bool = False) -> Frame:
     """Read the text, number and truth columns of a Parquet file; nested ones are left out.
+
+    Args:
+        path: The file.
+        lists: Whether columns of lists of these are read too.
 
     Raises:
         NewsloraError: A file that is broken, unfolds to more than a hundred times its size, or holds no rows.
@@ -24,15 +28,15 @@ def read_parquet(path: Path) -> Frame:
     with reading(path):
         source = pa.BufferReader(read_bytes(path)) if path.suffix == ".gz" else pa.memory_map(str(path))
     try:
-        return _read(pq.ParquetFile(source), path).check()
+        return _read(pq.ParquetFile(source), path, lists).check()
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise NewsloraError(f"{path}: broken Parquet ({reason(error)}); write or copy it again") from error
 
 
-def _read(file: pq.ParquetFile, path: Path) -> Frame:
+def _read(file: pq.ParquetFile, path: Path, lists: bool) -> Frame:
     schema = file.schema_arrow
     name_columns(schema.names, str(path))
-    names = [field.name for field in schema if _is_flat(field.type)]
+    names = [field.name for field in schema if _is_flat(_item(field.type) if lists else field.type)]
     columns: dict[str, list[object]] = {name: [] for name in names}
     expansion = Expansion(path)
     for batch in file.iter_batches(batch_size=_BATCH, columns=names, use_threads=False):
@@ -43,6 +47,11 @@ def _read(file: pq.ParquetFile, path: Path) -> Frame:
     columns.update({name: decode_classes(columns[name], known) for name, known in classes.items()})
     height = len(columns[names[0]]) if names else 0
     return Frame(str(path), columns, list(range(1, height + 1)), classes)
+
+
+def _item(kind: pa.DataType) -> pa.DataType:
+    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return kind.value_type if listed else kind
 
 
 def _is_flat(kind: pa.DataType) -> bool:

@@ -15,10 +15,11 @@ from newslora.data.duplicates import normalise
 from newslora.data.encoding import Encoded, encode_and_count
 from newslora.data.filters import Filtered, filter_rows
 from newslora.data.frame import Frame
+from newslora.data.label_sets import Sets, encode_sets, flat, number_kinds
 from newslora.data.labels import encode_labels, label_base, label_names
-from newslora.data.leaks import EXAMPLES, example, find_leaks
 from newslora.data.sources import Table, make_table, read_table
 from newslora.data.splits import Rows, draw_stratified, split_stratified
+from newslora.data.story import describe, describe_filters
 from newslora.data.streaming import ArticleStream, Position
 from newslora.data.teaching import Teaching
 from newslora.errors import NewsloraError
@@ -30,7 +31,7 @@ class Split:
 
     Attributes:
         texts: Repaired texts.
-        labels: Positions in :attr:`Prepared.names`.
+        labels: Positions in :attr:`Prepared.names`; with several labels an article, in :attr:`Prepared.kinds`.
         places: 1-based line of each row in its file; row number for Parquet and the hub.
         source: Path or hub id.
         encoded: Their tokens.
@@ -65,6 +66,8 @@ class Prepared:
         report: What was read, repaired, dropped and shared, as plain JSON values.
         teaching: What a teacher says of the training rows, if there is one.
         stream: Where the training rows after :attr:`train` come from, if they are streamed.
+        kinds: Where articles carry several labels, which of the classes each kind of articles carries, float32
+            [kinds, classes]; else None.
     """
 
     names: tuple[str, ...]
@@ -75,6 +78,7 @@ class Prepared:
     report: dict[str, Any]
     teaching: Teaching | None = None
     stream: "StreamedRows | None" = None
+    kinds: Sets | None = None
 
 
 def prepare(config: DataConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> Prepared:
@@ -95,10 +99,12 @@ def prepare(config: DataConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -
     stream = ArticleStream(config, seed) if config.streaming else None
     first = None if stream is None else stream.window(Position())
     tables = _read_tables(config, None if first is None else first.frame)
-    names = label_names(tables["train"])
-    base = label_base(tables["train"], names)
+    labelled = flat(tables["train"]) if config.multi_label else tables["train"]
+    names = label_names(labelled)
+    base = label_base(labelled, names)
+    kinds, codes = _code(tables, names, base, config)  # first: it may fail, and the rest takes its time
     cleaner = Cleaner(config.drop_agency)
-    made = {side: _make(table, (names, base), cleaner, tokenizer, config.max_length) for side, table in tables.items()}
+    made = {side: _make(t, codes[side], cleaner, tokenizer, config.max_length) for side, t in tables.items()}
     whole, tokens = made["train"]
     flagged = None if config.drop is None else _flagged(config.drop, whole, names)
     filtered = filter_rows(whole.texts, np.array(whole.labels), tokens, config, flagged)
@@ -106,16 +112,17 @@ def prepare(config: DataConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -
     splits = {side: split for side, (split, _) in made.items()} | _divide(
         whole, filtered.kept, config, seed, "validation" in made
     )
-    report = _report(tables, {side: split.texts for side, (split, _) in made.items()}, splits, names)
-    report |= {"label_base": base, "filters": _filter_report(whole, filtered)}
+    report = describe(tables, {side: split.texts for side, (split, _) in made.items()}, splits, names, kinds)
+    report |= {"label_base": base, "filters": describe_filters(whole, filtered)}
     streamed = None
     if stream is not None and first is not None:
-        held = frozenset(map(normalise, splits["validation"].texts))
         report["streamed"] = True
+        held = frozenset(map(normalise, splits["validation"].texts))
         streamed = StreamedRows(
             stream, first.following, config, tables["train"], (names, base), cleaner, tokenizer, held
         )
-    return Prepared(names, splits["train"], splits["validation"], splits.get("test"), cleaner, report, stream=streamed)
+    sides = (splits["train"], splits["validation"], splits.get("test"))
+    return Prepared(names, *sides, cleaner, report, kinds=kinds, stream=streamed)
 
 
 def _read_tables(config: DataConfig, first: Frame | None) -> dict[str, Table]:
@@ -128,7 +135,13 @@ def _read_tables(config: DataConfig, first: Frame | None) -> dict[str, Table]:
     return tables
 
 
-_Classes = tuple[tuple[str, ...], int | None]  # their names, and where integer labels count from
+def _code(
+    tables: Mapping[str, Table], names: tuple[str, ...], base: int | None, config: DataConfig
+) -> tuple[Sets | None, dict[str, list[int]]]:
+    """Return the kinds of articles, if they carry several labels, and each table's labels as numbers."""
+    if not config.multi_label:
+        return None, {side: encode_labels(table, names, base) for side, table in tables.items()}
+    return number_kinds({side: encode_sets(table, names, base) for side, table in tables.items()})
 
 
 @dataclass(frozen=True)
@@ -150,7 +163,7 @@ class StreamedRows:
     second: Position
     config: DataConfig
     like: Table
-    classes: _Classes
+    classes: tuple[tuple[str, ...], int | None]
     cleaner: Cleaner
     tokenizer: PreTrainedTokenizerBase
     held: frozenset[str]
@@ -163,7 +176,8 @@ class StreamedRows:
         """
         window = self.stream.window(position)
         table = make_table(window.frame, self.config, like=self.like)
-        whole, tokens = _make(table, self.classes, self.cleaner, self.tokenizer, self.config.max_length, cache=False)
+        labels = encode_labels(table, *self.classes)
+        whole, tokens = _make(table, labels, self.cleaner, self.tokenizer, self.config.max_length, cache=False)
         kept = filter_rows(whole.texts, np.array(whole.labels), tokens, self.config).kept
         free = np.array([normalise(whole.texts[row]) not in self.held for row in kept], dtype=bool)
         return whole.take(kept[free]), window.following
@@ -171,13 +185,12 @@ class StreamedRows:
 
 def _make(
     table: Table,
-    classes: _Classes,
+    labels: list[int],
     cleaner: Cleaner,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     cache: bool = True,
 ) -> tuple[Split, NDArray[np.int64]]:
-    labels = encode_labels(table, *classes)  # first: it may fail, and the rest takes its time
     texts = [cleaner.repair(text) for text in table.texts]
     encoded, tokens = encode_and_count(texts, tokenizer, max_length, cache)
     return Split(texts, labels, table.places, table.source, encoded), tokens
@@ -208,39 +221,3 @@ def _divide(whole: Split, kept: Rows, config: DataConfig, seed: int, has_validat
     if config.limit is not None:
         kept = kept[draw_stratified(labels[kept], config.limit, seed)]
     return splits | {"train": whole.take(kept)}
-
-
-def _report(
-    tables: Mapping[str, Table], texts: Mapping[str, list[str]], splits: Mapping[str, Split], names: Sequence[str]
-) -> dict[str, Any]:
-    return {
-        "tables": {side: _table_report(table, texts[side]) for side, table in tables.items()},
-        "rows": {side: len(split.texts) for side, split in splits.items()},
-        "classes": {side: _shares(split, names) for side, split in splits.items()},
-        "leaks": {
-            f"{side} in {other}": find_leaks(
-                splits[side].texts, splits[side].where(), splits[other].texts, splits[other].where()
-            )
-            for side, other in (("validation", "train"), ("test", "train"), ("test", "validation"))
-            if side in splits
-        },
-    }
-
-
-def _table_report(table: Table, repaired: Sequence[str]) -> dict[str, Any]:
-    changed = sum(before != after for before, after in zip(table.texts, repaired, strict=True))
-    columns = {"text": list(table.text_columns), "label": table.label_column}
-    return {"source": table.source, "columns": columns, "rows": len(repaired), "repaired": changed}
-
-
-def _shares(split: Split, names: Sequence[str]) -> dict[str, float]:
-    counts = np.bincount(split.labels, minlength=len(names))
-    return {name: round(float(count) / len(split.labels), 6) for name, count in zip(names, counts, strict=True)}
-
-
-def _filter_report(whole: Split, filtered: Filtered) -> dict[str, Any]:
-    where = whole.where()
-    return {
-        name: {"rows": len(rows), "examples": [example(whole.texts[row], where[row]) for row in rows[:EXAMPLES]]}
-        for name, rows in filtered.dropped.items()
-    }

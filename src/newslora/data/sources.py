@@ -42,6 +42,7 @@ class Table:
         classes: Names in order, known from the settings, the file, or a ``classes.txt`` beside it.
         text_columns: Names of the columns that the texts come from.
         label_column: Name of the column that the labels come from.
+        label_sets: Each article's labels, in place of ``labels`` where it may carry several (``data.multi_label``).
     """
 
     source: str
@@ -51,6 +52,7 @@ class Table:
     classes: tuple[str, ...] | None = None
     text_columns: tuple[str, ...] = ()
     label_column: str | None = None
+    label_sets: list[tuple[str | int, ...]] | None = None
 
 
 def integer(label: str | int) -> int | None:
@@ -90,11 +92,22 @@ def make_table(frame: Frame, config: DataConfig, *, need_label: bool = True, lik
     if label is None and need_label:
         raise NewsloraError(f"{source}: no label column found among {listed(frame.columns)}; name it by --data.label")
     text = find_text(frame, config.text, label)
-    labels = [_label(cell, frame, row) for row, cell in enumerate(frame.columns[label])] if label else None
+    sets = _label_sets(frame, label, config) if label else None
+    labels = [one for labels in sets for one in labels] if sets else None
     classes = (
         (config.classes or frame.classes.get(label) or _classes_beside(source, labels)) if label and labels else None
     )
-    return Table(source, _texts(frame, text), labels, frame.places, classes, text, label)
+    several = config.multi_label
+    return Table(
+        source,
+        _texts(frame, text),
+        None if several else labels,
+        frame.places,
+        classes,
+        text,
+        label,
+        sets if several else None,
+    )
 
 
 def _read_frame(source: str, config: DataConfig, split: str) -> Frame:
@@ -103,7 +116,7 @@ def _read_frame(source: str, config: DataConfig, split: str) -> Frame:
     path = Path(source)
     reader = _READERS.get(Path(path.stem).suffix.lower() if path.suffix == ".gz" else path.suffix.lower())
     if path.is_file() and reader:
-        return reader(path)
+        return read_parquet(path, lists=config.multi_label) if reader is read_parquet else reader(path)
     if not path.exists() and not reader and _HUB_ID.fullmatch(source):
         return read_hub(source, config, split)
     raise NewsloraError(f"{source}: {_unreadable(path)}")
@@ -151,6 +164,19 @@ def _text(cell: object, frame: Frame, row: int, name: str) -> str:
     raise NewsloraError(f"{frame.source}:{frame.places[row]}: {_fault(cell, name)}; give text")
 
 
+def _label_sets(frame: Frame, column: str, config: DataConfig) -> list[tuple[str | int, ...]]:
+    """Return each row's labels: one, or with ``data.multi_label`` one or more, each once."""
+    sets = []
+    for row, cell in enumerate(frame.columns[column]):
+        parts: list[object] = [cell]
+        if config.multi_label and isinstance(cell, str):
+            parts = [*cell.split(config.separator)]
+        elif config.multi_label and isinstance(cell, list):
+            parts = cell or [None]
+        sets.append(tuple(dict.fromkeys(_label(part, frame, row) for part in parts)))
+    return sets
+
+
 def _label(cell: object, frame: Frame, row: int) -> str | int:
     if isinstance(cell, float) and cell.is_integer():
         return int(cell)
@@ -159,7 +185,10 @@ def _label(cell: object, frame: Frame, row: int) -> str | int:
     if isinstance(cell, int):
         return cell
     what = "label is missing" if cell is None or cell == "" else _fault(cell, "label")
-    raise NewsloraError(f"{frame.source}:{frame.places[row]}: {what}; give each row one label")
+    raise NewsloraError(
+        f"{frame.source}:{frame.places[row]}: {what}; give each row one label"
+        + (", or set data.multi_label" if isinstance(cell, list) else "")
+    )
 
 
 def _fault(cell: object, name: str) -> str:

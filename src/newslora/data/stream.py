@@ -22,9 +22,9 @@ from newslora.data.delimited import (
     is_official,
     official_names,
 )
-from newslora.data.frame import LONGEST_CELL, reason
+from newslora.data.frame import reason
 from newslora.data.jsonl import parse_object
-from newslora.data.lines import Expansion, decode_line, open_bytes, read_bytes, reading
+from newslora.data.lines import Expansion, Lines, NoTable, open_bytes, read_bytes, reading
 from newslora.errors import NewsloraError
 
 STANDARD: Final = "-"
@@ -97,7 +97,8 @@ def open_rows(source: str) -> Iterator[RowStream]:
         The open table.
 
     Raises:
-        NewsloraError: The file cannot be opened or told, or breaks off (a broken gzip or Parquet file).
+        NewsloraError: The file cannot be opened or told, breaks off (a broken gzip or Parquet file), or is no table
+            (:class:`newslora.data.lines.NoTable`).
     """
     if source == STANDARD:
         yield _read_standard(sys.stdin.buffer)
@@ -106,42 +107,17 @@ def open_rows(source: str) -> Iterator[RowStream]:
     if not path.is_file():
         raise NewsloraError(f"{source}: {'is a folder; give a file' if path.is_dir() else 'no such file'}")
     if kind == "parquet":
-        with _reading_parquet(path), reading(path), _open_parquet(path) as file:
-            yield _read_parquet(file, source)
+        with reading(path), _open_parquet(path) as file:
+            yield _read_parquet(file, path)
         return
     with reading(path), open_bytes(path) as stream:
-        lines = _Lines(stream, source, Expansion(path).add)
+        lines = Lines(stream, source, Expansion(path))
         table = RowStream(source, [], None, _json_rows(lines)) if kind == "jsonl" else _read_delimited(lines, path)
         yield replace(table, share=_share(stream, path))
 
 
-class _Lines:
-    """Decoded lines; a line that cannot be decoded raises, and the next call goes on with the line after it."""
-
-    def __init__(self, stream: BinaryIO, source: str, count: Callable[[int], None] | None = None) -> None:
-        self.source = source
-        self.number = 0
-        self._stream = stream
-        self._count = count
-
-    def __iter__(self) -> "_Lines":
-        return self
-
-    def __next__(self) -> str:
-        raw = self._stream.readline(LONGEST_CELL + 1)
-        if not raw:
-            raise StopIteration
-        self.number += 1
-        rest = raw
-        while len(rest) > LONGEST_CELL and not rest.endswith(b"\n"):
-            rest = self._stream.readline(LONGEST_CELL + 1)
-        if self._count is not None:
-            self._count(len(raw))
-        return decode_line(raw, Path(self.source), self.number)
-
-
 def _read_standard(stream: BinaryIO) -> RowStream:
-    lines, objects = _Lines(stream, "stdin"), list[bool]()
+    lines, objects = Lines(stream, "stdin"), list[bool]()
 
     def read() -> dict[str, Any] | None:
         line = next(lines)
@@ -154,7 +130,7 @@ def _read_standard(stream: BinaryIO) -> RowStream:
     return RowStream("stdin", [], None, _rows(lines, read))
 
 
-def _json_rows(lines: _Lines) -> Iterator[Row]:
+def _json_rows(lines: Lines) -> Iterator[Row]:
     def read() -> dict[str, Any] | None:
         line = next(lines)
         return None if line.isspace() else parse_object(line, f"{lines.source}:{lines.number}")
@@ -162,7 +138,7 @@ def _json_rows(lines: _Lines) -> Iterator[Row]:
     return _rows(lines, read)
 
 
-def _rows(lines: _Lines, read: Callable[[], dict[str, Any] | None]) -> Iterator[Row]:
+def _rows(lines: Lines, read: Callable[[], dict[str, Any] | None]) -> Iterator[Row]:
     """Yield what ``read`` returns until it raises StopIteration; None is no row, and NewsloraError a faulty one."""
     while True:
         place = lines.number + 1
@@ -170,6 +146,8 @@ def _rows(lines: _Lines, read: Callable[[], dict[str, Any] | None]) -> Iterator[
             cells = read()
         except StopIteration:
             return
+        except NoTable:
+            raise
         except NewsloraError as error:
             yield Row(place, fault=str(error))
             continue
@@ -177,7 +155,7 @@ def _rows(lines: _Lines, read: Callable[[], dict[str, Any] | None]) -> Iterator[
             yield Row(place, cells)
 
 
-def _read_delimited(lines: _Lines, path: Path) -> RowStream:
+def _read_delimited(lines: Lines, path: Path) -> RowStream:
     reader = csv.reader(lines, delimiter=delimiter_of(path), strict=True)
 
     def advance() -> list[str]:
@@ -202,7 +180,7 @@ def _read_delimited(lines: _Lines, path: Path) -> RowStream:
     return RowStream(str(path), names, None, chain([row], _rows(lines, read)))
 
 
-def _first_row(lines: _Lines, advance: Callable[[], list[str]], path: Path) -> tuple[int, list[str]]:
+def _first_row(lines: Lines, advance: Callable[[], list[str]], path: Path) -> tuple[int, list[str]]:
     while True:
         place = lines.number + 1
         try:
@@ -222,12 +200,14 @@ def _by_name(names: list[str], cells: list[str], where: str) -> dict[str, Any]:
 def _reading_parquet(path: Path) -> Iterator[None]:
     try:
         yield
-    except pa.ArrowException as error:
+    except (pa.ArrowException, ValueError) as error:  # ValueError: names or cells that are no UTF-8
         raise NewsloraError(f"{path}: broken Parquet ({reason(error)}); write or copy it again") from error
 
 
 def _open_parquet(path: Path) -> pq.ParquetFile:
-    return pq.ParquetFile(pa.BufferReader(read_bytes(path)) if path.suffix == ".gz" else str(path))
+    source = pa.BufferReader(read_bytes(path)) if path.suffix == ".gz" else str(path)
+    with _reading_parquet(path):
+        return pq.ParquetFile(source)
 
 
 def _share(stream: BinaryIO, path: Path) -> Callable[[], float]:
@@ -236,14 +216,16 @@ def _share(stream: BinaryIO, path: Path) -> Callable[[], float]:
     return lambda: min(1.0, os.lseek(stream.fileno(), 0, os.SEEK_CUR) / size)
 
 
-def _read_parquet(file: pq.ParquetFile, source: str) -> RowStream:
+def _read_parquet(file: pq.ParquetFile, path: Path) -> RowStream:
     place, total = 0, max(1, file.metadata.num_rows)
 
     def rows() -> Iterator[Row]:
         nonlocal place
-        for batch in file.iter_batches(batch_size=_BATCH, use_threads=False):
-            for cells in batch.to_pylist():
-                place += 1
-                yield Row(place, cells)
+        with _reading_parquet(path):
+            for batch in file.iter_batches(batch_size=_BATCH, use_threads=False):
+                for cells in batch.to_pylist():
+                    place += 1
+                    yield Row(place, cells)
 
-    return RowStream(source, file.schema_arrow.names, file.schema_arrow, rows(), lambda: place / total)
+    with _reading_parquet(path):
+        return RowStream(str(path), file.schema_arrow.names, file.schema_arrow, rows(), lambda: place / total)

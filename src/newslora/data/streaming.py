@@ -84,6 +84,8 @@ def check_streaming(config: RunConfig) -> None:
         section, _, key = name.partition(".")
         if getattr(getattr(config, section), key) is not None:
             raise NewsloraError(f"{name}: does not go with data.streaming ({why})")
+    if config.data.multi_label:
+        raise NewsloraError("data.multi_label: does not go with data.streaming (kinds of articles are counted first)")
     if config.train.class_weights != "none":
         raise NewsloraError("train.class_weights: does not go with data.streaming (the classes' shares are not known)")
 

@@ -105,6 +105,8 @@ def audit_with_run(run: RunFolder, source: str, data: DataConfig, progress: Prog
     Raises:
         NewsloraError: The table cannot be read, has no labels, or has one that the run does not know.
     """
+    if run.config().data.multi_label:
+        raise NewsloraError(f"{run.path}: carries several labels an article; only tables with one are audited")
     model = load_model(run.adapter)
     table = read_table(source, data, split=data.train_split)
     base = read_record(run.path / "data_report.json").get("label_base")

@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from newslora.config import RunConfig
 from newslora.errors import NewsloraError
+from newslora.evaluation.set_card import describe_sets
 from newslora.files import write_text
 from newslora.training.run_folder import RunFolder
 
@@ -77,7 +78,8 @@ def _eval_results(results: dict[str, Any]) -> list[EvalResult]:
         return []
     source = results["source"]
     shown = source if _on_hub(source) else Path(source).name
-    figures = (("accuracy", "accuracy", "Accuracy"), ("f1", "macro_f1", "Macro F1"))
+    title = "Subset accuracy" if "task" in results else "Accuracy"
+    figures = (("accuracy", "accuracy", title), ("f1", "macro_f1", "Macro F1"))
     return [
         EvalResult(
             task_type="text-classification",
@@ -104,8 +106,9 @@ def _on_hub(source: str) -> bool:
 def _trained(config: RunConfig, results: dict[str, Any]) -> str:
     lora, backbone = config.lora, _base_model(config) or Path(config.model.backbone).name
     layers = "all layers" if lora.layers is None else f"layers {', '.join(map(str, lora.layers))}"
+    bits = "" if config.model.quantization == "none" else f" in {config.model.quantization}"
     text = (
-        f"A news classifier: `{backbone}`, frozen, with LoRA (r = {lora.r}, alpha = {lora.alpha:g}, scaling "
+        f"A news classifier: `{backbone}`, frozen{bits}, with LoRA (r = {lora.r}, alpha = {lora.alpha:g}, scaling "
         f"{lora.scaling}) on {', '.join(lora.targets)} of {layers} and a `{config.model.head}` classification head."
     )
     if results:
@@ -158,10 +161,11 @@ def _listed(counts: Mapping[str, int]) -> str:
 def _training(run: RunFolder, config: RunConfig) -> str:
     train, epochs = config.train, run.metrics()
     batch = f"{train.batch_tokens:,} tokens" if train.batch_tokens else f"{train.batch_size} articles"
+    optimizer = train.optimizer.replace("adamw", "AdamW")
     lines = [
         "## Training",
         "",
-        f"AdamW, learning rate {train.lr:g} ({train.schedule}), batches of {batch}, seed {train.seed}.",
+        f"{optimizer}, learning rate {train.lr:g} ({train.schedule}), batches of {batch}, seed {train.seed}.",
         "",
         "| epoch | training loss | validation loss | validation accuracy | validation macro F1 |",
         "|---:|---:|---:|---:|---:|",
@@ -176,6 +180,8 @@ def _training(run: RunFolder, config: RunConfig) -> str:
 def _results(results: dict[str, Any]) -> str:
     if not results:
         return ""
+    if "task" in results:
+        return describe_sets(results, _class_table(results))
     accuracy, f1 = results["interval_95"]["accuracy"], results["interval_95"]["macro_f1"]
     lines = [
         "## Results",
@@ -208,12 +214,13 @@ def _class_table(results: dict[str, Any]) -> list[str]:
 
 
 def _limits(config: RunConfig) -> str:
+    several = "An article gets each label whose probability reaches the label's threshold, and perhaps none."
+    one = "Every article gets one class, also one that belongs to none of them; a low score is the only sign of that."
     return (
-        "## Limits\n\n"
-        "Every article gets one of the classes above, also one that belongs to none of them; a low score is the only "
-        "sign of that. Figures hold for articles like the test rows: other years, regions, languages or styles need "
-        f"their own test. Words after the first {config.data.max_length} tokens are not read. "
-        "One run with one seed says nothing about differences between settings."
+        f"## Limits\n\n{several if config.data.multi_label else one} Figures hold for articles like the test rows: "
+        "other years, regions, languages or styles need their own test. Words after the first "
+        f"{config.data.max_length} tokens are not read. One run with one seed says nothing about differences between "
+        "settings."
     )
 
 

@@ -15,6 +15,7 @@ from newslora.evaluation.calibration import calibration_error
 from newslora.evaluation.card import write_card
 from newslora.evaluation.figures import draw_confusion, draw_reliability, draw_risk_coverage
 from newslora.evaluation.metrics import measure, top_confusions
+from newslora.evaluation.multilabel import evaluate_sets
 from newslora.evaluation.report import write_report
 from newslora.evaluation.rows import telling_rows
 from newslora.evaluation.scoring import Scored, score_run
@@ -49,13 +50,16 @@ def evaluate_run(
 
     Returns:
         The content of ``evaluation.json``; see :func:`evaluate_logits` and
-        :func:`newslora.evaluation.slices.measure_slices`.
+        :func:`newslora.evaluation.slices.measure_slices`; of a run with several labels an article
+        :func:`newslora.evaluation.multilabel.evaluate_sets`.
 
     Raises:
         NewsloraError: The table cannot be read, has no labels, or has one that the run does not know.
     """
     own = run.config().data
     scored = score_run(run, source, data or own, progress)
+    if own.multi_label:
+        return _evaluate_sets(run, scored, source, output, shift)
     extra = measure_slices(scored.texts, scored.tokens, scored.labels, scored.logits, own)
     if shift:
         extra["shift"] = _shift(scored, data or own, progress)
@@ -162,6 +166,15 @@ def describe(run: RunFolder) -> None:
         write_baseline_card(run)
     else:
         write_card(run)
+
+
+def _evaluate_sets(run: RunFolder, scored: Scored, source: str, output: Path | None, shift: bool) -> dict[str, Any]:
+    if shift:
+        raise NewsloraError("--shift: is measured on runs with one label an article only; leave it out")
+    results = evaluate_sets(run, scored.logits, scored.labels, scored.table.places, source, scored.counts, output)
+    if output is None:
+        write_card(run)
+    return results
 
 
 def _shift(scored: Scored, data: DataConfig, progress: Callable[[int], None] | None) -> dict[str, Any]:

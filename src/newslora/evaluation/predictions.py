@@ -67,6 +67,8 @@ def read_contender(path: Path, source: str | None = None, progress: Progress | N
     """
     folder = RunFolder.open(path)
     seeds = folder.config().train.seeds or ()
+    if folder.config().data.multi_label:
+        raise NewsloraError(f"{path}: carries several labels an article; only runs with one are compared")
     if seeds and not folder.seeds_file.is_file():
         raise NewsloraError(f"{path}: not all of its seeds are trained; go on with --resume --output {path}")
     runs = [RunFolder.open(folder.seed(seed)) for seed in seeds] or [folder]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from newslora.config import DataConfig, RunConfig
 from newslora.data.cleaning import Cleaner
 from newslora.data.encoding import encode_and_count
+from newslora.data.label_sets import encode_sets
 from newslora.data.labels import encode_labels
 from newslora.data.sources import Table, read_table
 from newslora.errors import NewsloraError
@@ -32,7 +33,8 @@ class Scored:
         cleaner: The run's repair.
         texts: Repaired texts.
         tokens: Tokens of each before truncation, int64 [rows].
-        labels: True classes, int64 [rows].
+        labels: True classes, int64 [rows]; of a run with several labels an article, 1 where a row carries the label,
+            float32 [rows, labels].
         logits: Scores [rows, labels].
         counts: The run's parameters.
         model: The trained model; ``None`` for a baseline.
@@ -43,7 +45,7 @@ class Scored:
     cleaner: Cleaner
     texts: list[str]
     tokens: NDArray[np.int64]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     logits: np.ndarray
     counts: Counts
     model: NewsModel | None
@@ -68,12 +70,15 @@ def score_run(
     if config.train.seeds is not None:
         first = run.seed(config.train.seeds[0])
         raise NewsloraError(f"{run.path}: holds a run for each of several seeds; give one of them, such as {first}")
-    data = data or config.data
+    data = (data or config.data).model_copy(
+        update={"multi_label": config.data.multi_label, "separator": config.data.separator}
+    )
     model = None if run.is_baseline else load_model(run.adapter)
     names = tuple(read_baseline(run.baseline)["labels"]) if model is None else model.names
     report = read_record(run.path / "data_report.json")
     table = read_table(source, data, split=data.test_split, like=_training_table(report))
-    labels = np.array(encode_labels(table, names, report.get("label_base")), dtype=np.int64)
+    base = report.get("label_base")
+    labels = encode_sets(table, names, base) if data.multi_label else np.array(encode_labels(table, names, base))
     cleaner = Cleaner.load(run.learned / "cleaner.json")
     texts = [cleaner.repair(text) for text in table.texts]
     tokenizer = model.tokenizer if model else load_tokenizer(config.model.backbone, config.model.revision)

@@ -9,9 +9,11 @@ import pyarrow as pa
 
 from newslora.data.columns import find_label, find_text
 from newslora.data.frame import Frame, shown
+from newslora.data.label_sets import written_set
 from newslora.data.sinks import infer_schema
 from newslora.data.stream import Row, RowStream
 from newslora.errors import NewsloraError
+from newslora.model.thresholds import Thresholds
 
 
 class Classifier(Protocol):
@@ -24,6 +26,10 @@ class Classifier(Protocol):
     @property
     def fingerprint(self) -> str:
         """What tells this classifier's answers from another's."""
+
+    @property
+    def thresholds(self) -> Thresholds | None:
+        """From where on articles carry a label, None where they carry one each."""
 
     def repair(self, text: object) -> str:
         """Return the text as the model reads it, or raise NewsloraError."""
@@ -39,8 +45,7 @@ class TablePlan:
     Attributes:
         source: The table's name, for messages.
         columns: Its columns.
-        added: Columns for the label, its score, and each class's probability.
-        names: The classes.
+        added: Columns for the answers, one for each of :func:`answer_names`.
         text: Columns that hold the text, joined in this order.
         schema: Types of all columns, where the table declares its own.
     """
@@ -48,7 +53,6 @@ class TablePlan:
     source: str
     columns: tuple[str, ...]
     added: tuple[str, ...]
-    names: tuple[str, ...]
     text: tuple[str, ...]
     schema: pa.Schema | None
 
@@ -83,7 +87,7 @@ class TablePlan:
                     raise
                 skip(str(error))
         probabilities = classifier.predict_repaired(texts)
-        return [row.cells | self._answer(scores) for row, scores in zip(kept, probabilities, strict=True)]
+        return [row.cells | self._answer(classifier, scores) for row, scores in zip(kept, probabilities, strict=True)]
 
     def _text(self, classifier: Classifier, row: Row) -> str:
         where = f"{self.source}:{row.place}"
@@ -103,9 +107,19 @@ class TablePlan:
                 raise NewsloraError(f"column {shown(name)} holds {shown(cell)}; give text")
         return " ".join(str(cell) for cell in cells if cell not in (None, ""))
 
-    def _answer(self, scores: np.ndarray) -> dict[str, Any]:
+    def _answer(self, classifier: Classifier, scores: np.ndarray) -> dict[str, Any]:
+        names, thresholds = classifier.names, classifier.thresholds
+        if thresholds is not None:
+            cell = written_set(thresholds.carried(scores), names, thresholds.separator)
+            return dict(zip(self.added, (cell, *scores.tolist()), strict=True))
         best = int(scores.argmax())
-        return dict(zip(self.added, (self.names[best], float(scores[best]), *scores.tolist()), strict=True))
+        return dict(zip(self.added, (names[best], float(scores[best]), *scores.tolist()), strict=True))
+
+
+def answer_names(classifier: Classifier) -> tuple[str, ...]:
+    """Return what a classifier says of an article, the label or labels first, then numbers."""
+    first = ("label", "score") if classifier.thresholds is None else ("labels",)
+    return (*first, *(f"p_{name}" for name in classifier.names))
 
 
 def plan_table(
@@ -121,7 +135,7 @@ def plan_table(
     Args:
         stream: The open table.
         first: Its first rows.
-        names: The classes.
+        names: Of the answers, see :func:`answer_names`.
         text: Columns that hold the text; found by name and content when not given.
         typed: Whether types are found from the first rows where the table declares none.
 
@@ -133,7 +147,7 @@ def plan_table(
     declared = stream.schema or (infer_schema([row.cells for row in first], columns) if typed else None)
     schema = None if declared is None else _schema(declared, added)
     found = _find_text(stream.source, columns, first, text)
-    return TablePlan(stream.source, tuple(columns), tuple(added), tuple(names), found, schema)
+    return TablePlan(stream.source, tuple(columns), tuple(added), found, schema)
 
 
 def _schema(declared: pa.Schema, added: Sequence[str]) -> pa.Schema:
@@ -163,7 +177,7 @@ def _label_column(frame: Frame) -> str | None:
 
 def _free_names(columns: Sequence[str], names: Sequence[str]) -> list[str]:
     taken, added = set(columns), []
-    for name in ("label", "score", *(f"p_{name}" for name in names)):
+    for name in names:
         while name in taken:
             name = f"predicted_{name}"  # noqa: PLW2901 - prefixed until it is free
         taken.add(name)

@@ -11,7 +11,7 @@ from uuid import uuid4
 from newslora.data.parts import Parts, open_parts
 from newslora.data.sinks import Write, open_sink
 from newslora.data.stream import STANDARD, Row, RowStream, open_rows
-from newslora.inference.answers import Classifier, TablePlan, plan_table
+from newslora.inference.answers import Classifier, TablePlan, answer_names, plan_table
 
 BLOCK = 4096
 
@@ -46,9 +46,12 @@ def predict_file(
 
     The output has the input's rows in their order, with all their columns, and ``label``, ``score`` (the label's
     calibrated probability) and ``p_NAME`` for each class. Where the input has a column of that name already, the new
-    one is called ``predicted_label`` and so on. One block is in memory at a time. The output file appears when all is
-    done. Work that was killed or interrupted goes on after its last whole block when it is started again on the same
-    input with the same classifier and settings, and then writes the bytes that it would have written in one go.
+    one is called ``predicted_label`` and so on. Where articles carry several labels, ``labels`` has those whose
+    probability reaches their threshold, with the run's separator between, in place of ``label`` and ``score``.
+
+    One block is in memory at a time. The output file appears when all is done. Work that was killed or interrupted goes
+    on after its last whole block when it is started again on the same input with the same classifier and settings, and
+    then writes the bytes that it would have written in one go.
 
     Args:
         classifier: The classifier.
@@ -75,7 +78,7 @@ def predict_file(
         first = next(blocks, [])
         job = _Job(
             classifier,
-            plan_table(stream, first, classifier.names, text),
+            plan_table(stream, first, answer_names(classifier), text),
             None if on_error == "stop" else skipped or _ignore,
         )
         blocks = chain([first], blocks)  # one block at least: a table without rows still has columns

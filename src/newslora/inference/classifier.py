@@ -14,6 +14,7 @@ from newslora.model.about import read_about
 from newslora.model.seal import FILE_NAME as SEAL
 from newslora.model.seal import check_seal
 from newslora.model.temperature import load_temperature, probabilities
+from newslora.model.thresholds import label_probabilities, load_thresholds
 from newslora.model.weights import sha256
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ class NewsClassifier:
         self.cleaner = cleaner
         self.temperature = temperature
         self._engine = engine
-        self._names = read_about(adapter).names
+        about = read_about(adapter)
+        self._names = about.names
+        self.thresholds = load_thresholds(adapter, about)  # None where an article carries one label
         self._loaded: NewsModel | OnnxModel | None = None
         self._loading, self._passing = Lock(), Lock()
 
@@ -91,12 +94,21 @@ class NewsClassifier:
 
         Returns:
             For each article, in order, its ``label``, the ``score`` (the label's calibrated probability) and all
-            ``scores`` by label. No article, no result.
+            ``scores`` by label; where articles carry several labels, the ``labels`` whose probability reaches their
+            threshold, and all ``scores``, each label's own probability. No article, no result.
 
         Raises:
             NewsloraError: An item is not a string, or has no text (``texts[3]``, counted from 0).
         """
         rows = self.predict_proba(texts)
+        if self.thresholds is not None:
+            return [
+                {
+                    "labels": [name for name, has in zip(self.names, carried, strict=True) if has],
+                    "scores": dict(zip(self.names, row.tolist(), strict=True)),
+                }
+                for row, carried in zip(rows, self.thresholds.carried(rows), strict=True)
+            ]
         return [
             {
                 "label": self.names[int(row.argmax())],
@@ -107,7 +119,7 @@ class NewsClassifier:
         ]
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """Return calibrated class probabilities.
+        """Return calibrated class probabilities; where articles carry several labels, each label's own.
 
         Args:
             texts: Articles, as a list.
@@ -137,7 +149,8 @@ class NewsClassifier:
 
     def predict_repaired(self, texts: Sequence[str]) -> np.ndarray:
         """Return the probabilities, float64 ``[articles, labels]``, of texts that :meth:`repair` returned."""
-        return probabilities(self.logits(texts), self.temperature)
+        logits = self.logits(texts)
+        return probabilities(logits, self.temperature) if self.thresholds is None else label_probabilities(logits)
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """Return the logits, float32 ``[articles, labels]``, of texts that :meth:`repair` returned."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from scipy.special import logit
 
 from newslora.errors import NewsloraError
 from newslora.files import write_text, writing
@@ -19,6 +20,7 @@ from newslora.model.classifier import NewsModel
 from newslora.model.merged import merge
 from newslora.model.seal import seal
 from newslora.model.temperature import FILE_NAME as CALIBRATION
+from newslora.model.thresholds import FILE_NAME as THRESHOLDS
 
 FORMATS: Final = {
     "merged": Tolerance(logits=1e-5, labels=0.0, accuracy=0.0),
@@ -33,8 +35,8 @@ def export_run(run: str | Path, form: str, output: Path, data: str | None = None
     """Export a trained run and check the export on real rows.
 
     Every form holds the tokenizer, the labels (``config.json``), ``cleaner.json``, the temperature
-    (``calibration.json``), the figures of the check (``export.json``) and checksums;
-    :meth:`newslora.inference.classifier.NewsClassifier.load` reads each.
+    (``calibration.json``) or the labels' thresholds (``thresholds.json``), the figures of the check (``export.json``)
+    and checksums; :meth:`newslora.inference.classifier.NewsClassifier.load` reads each.
 
     Args:
         run: A run folder, an adapter folder, or a merged export.
@@ -52,12 +54,13 @@ def export_run(run: str | Path, form: str, output: Path, data: str | None = None
     if output.exists():
         raise NewsloraError(f"{output} exists; choose another --output")
     source = NewsClassifier.load(run)
-    rows = read_rows(source.adapter, source.names, source.cleaner, data)
+    rows = read_rows(source.adapter, source.names, source.cleaner, data, source.thresholds)
+    cuts = None if source.thresholds is None else logit(source.thresholds.values)
     expected = source.logits(rows.texts)
     with writing(output) as staged:
         staged.mkdir()
         _write(source, form, staged)
-        figures = {"format": form, **_check(staged, expected, rows)}
+        figures = {"format": form, **_check(staged, expected, rows, cuts)}
         if wrong := faults(figures, FORMATS[form]):
             about = f"the {form} export is not the model on {rows.source} ({len(rows.texts):,} rows)"
             raise NewsloraError(f"{output}: {about}: {'; '.join(wrong)}; nothing was written")
@@ -77,8 +80,9 @@ def _write(source: NewsClassifier, form: str, folder: Path) -> None:
             _graph_writer(form)(merged, model, folder)
         _save_tokenizer(model, folder)
     source.cleaner.save(folder / "cleaner.json")
-    if (source.adapter / CALIBRATION).exists():
-        shutil.copyfile(source.adapter / CALIBRATION, folder / CALIBRATION)
+    for name in (CALIBRATION, THRESHOLDS):
+        if (source.adapter / name).exists():
+            shutil.copyfile(source.adapter / name, folder / name)
     write_about(folder, model.identity, model.max_length)
     seal(folder)
 
@@ -110,5 +114,5 @@ def _save_tokenizer(model: NewsModel, folder: Path) -> None:
         model.tokenizer.model_max_length = before
 
 
-def _check(folder: Path, expected: np.ndarray, rows: Rows) -> dict[str, Any]:
-    return compare(expected, NewsClassifier.load(folder).logits(rows.texts), rows)
+def _check(folder: Path, expected: np.ndarray, rows: Rows, cuts: np.ndarray | None) -> dict[str, Any]:
+    return compare(expected, NewsClassifier.load(folder).logits(rows.texts), rows, cuts)

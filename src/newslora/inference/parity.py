@@ -10,10 +10,12 @@ import numpy.typing as npt
 
 from newslora.config import DataConfig
 from newslora.data.cleaning import Cleaner
+from newslora.data.label_sets import encode_sets
 from newslora.data.labels import encode_labels
 from newslora.data.sources import SAMPLE, Table, read_table
 from newslora.errors import NewsloraError
 from newslora.files import read_json
+from newslora.model.thresholds import Thresholds
 from newslora.training.run_folder import RunFolder
 
 TIE: Final = 1e-4
@@ -44,15 +46,22 @@ class Rows:
     Attributes:
         source: Where they are from.
         texts: Repaired texts.
-        labels: Classes int64 [rows], None where they are not known.
+        labels: Classes int64 [rows], or, where articles carry several labels, which ones, float32 [rows, labels]; None
+            where they are not known.
     """
 
     source: str
     texts: list[str]
-    labels: npt.NDArray[np.int64] | None
+    labels: npt.NDArray[Any] | None
 
 
-def read_rows(adapter: Path, names: tuple[str, ...], cleaner: Cleaner, source: str | None) -> Rows:
+def read_rows(
+    adapter: Path,
+    names: tuple[str, ...],
+    cleaner: Cleaner,
+    source: str | None,
+    thresholds: Thresholds | None = None,
+) -> Rows:
     """Return the rows of a file, or else some of the run's own test table, or else the packaged sample.
 
     Args:
@@ -60,12 +69,15 @@ def read_rows(adapter: Path, names: tuple[str, ...], cleaner: Cleaner, source: s
         names: The classes' names.
         cleaner: The run's cleaner.
         source: A table, with or without labels; all its rows with a text are taken.
+        thresholds: The model's, where articles carry several labels.
 
     Raises:
         NewsloraError: The given table cannot be read, has a label that the model does not know, or no text.
     """
     run = RunFolder(adapter.parent)
     data = run.config().data if run.config_file.is_file() else DataConfig()
+    if thresholds is not None:
+        data = data.model_copy(update={"multi_label": True, "separator": thresholds.separator})
     test = data.test if data.test and Path(data.test).is_file() else SAMPLE
     report = _report(run)
     table = read_table(source or test, data, split=data.test_split, need_label=False, like=_training_table(report))
@@ -79,15 +91,29 @@ def read_rows(adapter: Path, names: tuple[str, ...], cleaner: Cleaner, source: s
     return Rows(table.source, [texts[row] for row in kept], None if labels is None else labels[kept])
 
 
-def compare(expected: npt.NDArray[Any], found: npt.NDArray[Any], rows: Rows) -> dict[str, Any]:
+def compare(
+    expected: npt.NDArray[Any], found: npt.NDArray[Any], rows: Rows, cuts: npt.NDArray[np.float64] | None = None
+) -> dict[str, Any]:
     """Return how two models' logits [rows, labels] differ.
+
+    Args:
+        expected: The model's.
+        found: The export's.
+        rows: What they are of.
+        cuts: Where articles carry several labels, the logit that each begins at, [labels]; two sets of labels agree
+            where every label does.
 
     Returns:
         ``rows``, ``source``, ``greatest_logit`` and ``greatest_logit_difference``, ``labels_agree`` (share of
         rows; a tie to within rounding agrees either way), and ``accuracy`` of both where the labels are known.
     """
-    before, after = expected.argmax(axis=1), found.argmax(axis=1)
-    agree = _agree(expected, after)
+    if cuts is None:
+        before, after = expected.argmax(axis=1), found.argmax(axis=1)
+        agree = _agree(expected, after)
+    else:
+        before, after = expected >= cuts, found >= cuts
+        near = np.abs(expected - cuts) <= TIE * np.abs(expected).max()
+        agree = ((before == after) | near).all(axis=1)
     figures: dict[str, Any] = {
         "source": rows.source,
         "rows": len(rows.texts),
@@ -96,8 +122,9 @@ def compare(expected: npt.NDArray[Any], found: npt.NDArray[Any], rows: Rows) -> 
         "labels_agree": float(agree.mean()),
     }
     if rows.labels is not None:
-        of = {"model": before, "export": np.where(agree, before, after)}
-        figures["accuracy"] = {name: float((labels == rows.labels).mean()) for name, labels in of.items()}
+        right = [_right(labels, rows.labels) for labels in (before, after)]
+        of = {"model": right[0], "export": np.where(agree, *right)}
+        figures["accuracy"] = {name: float(rows_right.mean()) for name, rows_right in of.items()}
     return figures
 
 
@@ -106,6 +133,11 @@ def _agree(expected: npt.NDArray[Any], found: npt.NDArray[np.int64]) -> npt.NDAr
     best, chosen = expected.max(axis=1), np.take_along_axis(expected, found[:, None], axis=1)[:, 0]
     agree: npt.NDArray[np.bool_] = best - chosen <= TIE * np.abs(expected).max()
     return agree
+
+
+def _right(answers: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    same: npt.NDArray[np.bool_] = (answers == labels).reshape(len(labels), -1).all(axis=1)
+    return same
 
 
 def faults(figures: dict[str, Any], tolerance: Tolerance) -> list[str]:
@@ -143,10 +175,12 @@ def _training_table(report: dict[str, Any]) -> Table | None:
     return Table(known["source"], [], None, [], None, tuple(known["columns"]["text"]), known["columns"]["label"])
 
 
-def _labels(table: Table, names: Sequence[str], base: int | None, *, given: bool) -> npt.NDArray[np.int64] | None:
-    if table.labels is None:
+def _labels(table: Table, names: Sequence[str], base: int | None, *, given: bool) -> npt.NDArray[Any] | None:
+    if table.labels is None and table.label_sets is None:
         return None
     try:
+        if table.label_sets is not None:
+            return encode_sets(table, tuple(names), base)
         return np.array(encode_labels(table, tuple(names), base))
     except NewsloraError:
         if given:

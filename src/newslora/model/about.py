@@ -4,13 +4,14 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from newslora.errors import NewsloraError
 from newslora.files import read_json, write_text
 
+MULTI_LABEL: Final = "multi_label_classification"  # transformers' problem_type
 _FILE = "newslora.json"
 _MOST = 1 << 24  # bytes
 _ADVICE = "give the adapter folder of a run"
@@ -25,17 +26,24 @@ class About:
         identity: The backbone's, as :func:`newslora.model.backbone.identity` gave it when the adapter was trained.
         names: Label names, in the order of the logits.
         max_length: Tokens kept of an article, special tokens included.
+        multi_label: Whether an article may carry several labels, each with a probability of its own.
     """
 
     identity: dict[str, str | None]
     names: tuple[str, ...]
     max_length: int
+    multi_label: bool = False
 
     @property
     def layers(self) -> tuple[int, ...] | None:
         """Layers of the backbone that are kept, or None for all."""
         text = self.identity.get("layers")
         return None if text is None else tuple(int(layer) for layer in text.split(","))
+
+    @property
+    def quantization(self) -> Literal["none", "int8", "nf4"]:
+        """How the backbone's linear weights are kept."""
+        return cast(Literal["none", "int8", "nf4"], self.identity.get("quantization") or "none")
 
 
 class _Stored(BaseModel):
@@ -46,6 +54,7 @@ class _Stored(BaseModel):
     weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")] | None
     max_length: Annotated[int, Field(ge=1, le=1 << 20)]
     layers: Annotated[str, Field(pattern=r"^[0-9,]{1,4000}$")] | None = None
+    quantization: Literal["int8", "nf4"] | None = None
 
 
 def write_about(folder: Path, identity: dict[str, str | None], max_length: int) -> None:
@@ -67,8 +76,12 @@ def read_about(folder: Path) -> About:
         name, value = ".".join(map(str, problem["loc"])), str(problem["input"])[:60]
         raise NewsloraError(f"{file}: {name} is {value!r}: {problem['msg']}; {_ADVICE}") from error
     _check_place(file, stored.backbone)
-    identity = stored.model_dump(exclude={"max_length"} | ({"layers"} if stored.layers is None else set()))
-    return About(identity, _read_names(folder / "config.json"), stored.max_length)
+    unsaid = {name for name in ("layers", "quantization") if getattr(stored, name) is None}
+    identity = stored.model_dump(exclude={"max_length"} | unsaid)
+    labels = folder / "config.json"
+    values = read_json(labels, _MOST, _ADVICE)
+    several = values.get("problem_type") == MULTI_LABEL
+    return About(identity, _read_names(labels, values), stored.max_length, several)
 
 
 def _check_place(file: Path, backbone: str) -> None:
@@ -78,8 +91,7 @@ def _check_place(file: Path, backbone: str) -> None:
         raise NewsloraError(f"{file}: backbone {backbone[:60]!r} is neither a hub id nor a whole path; {_ADVICE}")
 
 
-def _read_names(file: Path) -> tuple[str, ...]:
-    values = read_json(file, _MOST, _ADVICE)
+def _read_names(file: Path, values: dict[str, Any]) -> tuple[str, ...]:
     labels = values.get("id2label")
     if not isinstance(labels, dict) or not labels or set(labels) != {str(i) for i in range(len(labels))}:
         raise NewsloraError(f"{file}: id2label does not name labels 0, 1, …; {_ADVICE}")

@@ -22,6 +22,7 @@ from newslora.errors import NewsloraError
 from newslora.files import read_bytes
 from newslora.model.adapter_config import read_adapter_config
 from newslora.model.families import Family
+from newslora.model.quantized import check_start
 from newslora.model.ranks import module_ranks, scale_of
 from newslora.model.residual import RESIDUAL, keep_start, plain_config, plain_state
 
@@ -63,8 +64,9 @@ def attach(
         fresh: Parameters that the checkpoint did not hold; what of the head is among them is saved with the adapter.
 
     Raises:
-        NewsloraError: A target or a layer that does not exist.
+        NewsloraError: A target or a layer that does not exist, or a start that a quantised backbone cannot have.
     """
+    check_start(model, lora)
     with quiet():
         tuned = peft.get_peft_model(model, _configure(model, family, lora, _saved_modules(family, head, fresh)))
     if lora.init in RESIDUAL:

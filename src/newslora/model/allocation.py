@@ -37,7 +37,8 @@ def allocated(config: RunConfig, data: Prepared) -> RunConfig:
     if lora.allocation == "none":
         return config
     plain = {"lora.allocation": "none", "lora.init": "default", "lora.dora": False, "lora.ranks": {}, "lora.alphas": {}}
-    # The stock pass lets autograd reach the frozen weights.
+    # The stock pass lets autograd reach the frozen weights, which have gradients in full precision alone.
+    plain |= {"model.quantization": "none"}
     model = build_model(change(config, plain | {"train.engine": "padded"}, "lora.allocation"), data.names)
     warm_head(model, data.train.encoded, data.train.labels, config.train.seed)
     gains, costs = _spectra(model, data.train, config.train.seed), _costs(model)

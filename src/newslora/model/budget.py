@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedConfig
 from newslora.config import LoraConfig, ModelConfig
 from newslora.errors import NewsloraError
 from newslora.model.families import Family, expand_targets, family_of, linear_modules
+from newslora.model.quantized import hidden_parameters
 from newslora.model.ranks import module_ranks
 
 HEADS = ("linear", "lora", "full")
@@ -54,9 +55,10 @@ class Plan:
 
 
 def count(model: nn.Module) -> Counts:
-    """Count a built model's parameters, those of the head's replaced original left out."""
+    """Count a built model's parameters, quantised weights with them, those of the head's replaced original left out."""
+    hidden = hidden_parameters(model)
     kept = [p for name, p in model.named_parameters() if ".original_module." not in name]
-    return Counts(sum(p.numel() for p in kept if p.requires_grad), sum(p.numel() for p in kept))
+    return Counts(sum(p.numel() for p in kept if p.requires_grad), sum(p.numel() for p in kept) + hidden)
 
 
 def meta_model(config: PreTrainedConfig, labels: int) -> nn.Module:

@@ -17,14 +17,15 @@ from newslora.config import RunConfig
 from newslora.data.batches import Batch, evaluation_batches, make_batch
 from newslora.data.encoding import Encoded
 from newslora.model import adapter, backbone
-from newslora.model.about import About, write_about
+from newslora.model.about import MULTI_LABEL, About, write_about
 from newslora.model.budget import Counts, check_budget, count
 from newslora.model.families import Family, family_of
 from newslora.model.frozen import load_frozen, read_sealed
 from newslora.model.limits import check_length, check_vocabulary
 from newslora.model.modernbert import packed_encoder
+from newslora.model.quantized import quantize
 from newslora.model.seal import seal
-from newslora.model.shorten import backbone_for_peft, shorten, written
+from newslora.model.shorten import backbone_for_peft, changes, shorten
 
 
 class NewsModel(nn.Module):
@@ -64,6 +65,11 @@ class NewsModel(nn.Module):
         tuner: Any = self.peft.base_model
         model: PreTrainedModel = tuner.model
         return model
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an article may carry several labels."""
+        return bool(self.plain.config.problem_type == MULTI_LABEL)
 
     @property
     def output_layer(self) -> nn.Linear:
@@ -162,21 +168,21 @@ def build_model(config: RunConfig, names: tuple[str, ...]) -> NewsModel:
 
     Raises:
         NewsloraError: No such backbone, target or layer; over ``lora.budget``; or ``data.max_length`` exceeds the
-            backbone's positions.
+            backbone's positions; or the backbone cannot be quantised as asked.
     """
     torch.manual_seed(config.train.seed)
     settings = config.model
     model, fresh = backbone.load_backbone(settings.backbone, settings.revision, names, settings.dropout)
+    model.config.problem_type = MULTI_LABEL if config.data.multi_label else model.config.problem_type
     check_length(model.config, config.data.max_length)
     family = family_of(model.config, settings.backbone)
     shorten(model, family, settings.layers)
+    quantize(model, family, settings.quantization)
     tuned = adapter.attach(model, family, config.lora, settings.head, fresh)
     check_budget(tuned, model.config, settings, config.lora, len(names))
     tokenizer = backbone.load_tokenizer(settings.backbone, settings.revision)
     check_vocabulary(model.config, tokenizer)
-    identity = backbone.identity(settings.backbone, settings.revision)
-    if settings.layers is not None:
-        identity["layers"] = written(settings.layers)
+    identity = backbone.identity(settings.backbone, settings.revision) | changes(settings)
     return NewsModel(tuned, tokenizer, names, identity, config.data.max_length, engine=config.train.engine)
 
 
@@ -188,8 +194,7 @@ def load_model(folder: Path, engine: str = "packed") -> NewsModel:
         engine: ``packed`` or ``padded``.
 
     Raises:
-        NewsloraError: A file is missing, damaged or strange to the folder, the backbone is not the one that the adapter
-            was trained on, or one does not fit the other.
+        NewsloraError: A file is missing, damaged or strange to the folder, or the backbone is not the adapter's.
     """
     about = read_sealed(folder)
     model, family = load_frozen(folder, about)
@@ -204,6 +209,7 @@ def load_on(
     Raises:
         NewsloraError: One does not fit the other.
     """
+    model.config.problem_type = MULTI_LABEL if about.multi_label else model.config.problem_type
     check_length(model.config, about.max_length)
     tuned = adapter.load_adapter(model, folder, family)
     check_vocabulary(model.config, tokenizer)

@@ -8,6 +8,7 @@ from newslora.errors import NewsloraError
 from newslora.model import backbone
 from newslora.model.about import About, read_about
 from newslora.model.families import Family, family_of
+from newslora.model.quantized import quantize
 from newslora.model.seal import check_seal
 from newslora.model.shorten import shorten
 
@@ -26,7 +27,8 @@ def load_frozen(folder: Path, about: About) -> tuple[PreTrainedModel, Family]:
     """Load the backbone that the adapter in ``folder`` was trained on.
 
     Raises:
-        NewsloraError: The backbone is not the one that the adapter was trained on.
+        NewsloraError: The backbone is not the one that the adapter was trained on, or it is quantised and bitsandbytes
+            is not installed.
     """
     identity = about.identity
     base, revision = str(identity.get("backbone")), identity.get("commit") or identity.get("revision")
@@ -35,4 +37,5 @@ def load_frozen(folder: Path, about: About) -> tuple[PreTrainedModel, Family]:
     model, _ = backbone.load_backbone(base, revision, about.names, None)
     family = family_of(model.config, base)
     shorten(model, family, about.layers)
+    quantize(model, family, about.quantization)
     return model, family

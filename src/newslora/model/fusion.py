@@ -59,6 +59,9 @@ class Fusion:
 
     def __init__(self, folders: Sequence[Path]) -> None:
         abouts = [read_sealed(folder) for folder in folders]
+        for folder, about in zip(folders, abouts, strict=True):
+            if about.multi_label:
+                raise NewsloraError(f"{folder}: several labels an article cannot be fused; give runs with one label")
         self._plain, self.family = load_frozen(folders[0], abouts[0])
         self.sources = [self._read(folder, about) for folder, about in zip(folders, abouts, strict=True)]
         for source in self.sources:
@@ -211,7 +214,7 @@ def _row(source: Source, path: str, name: str) -> Update:
 
 def _check(source: Source, first: Source) -> None:
     theirs, ours = (s.about.identity for s in (source, first))
-    if any(theirs.get(key) != ours.get(key) for key in ("weights_sha256", "layers")):
+    if any(theirs.get(key) != ours.get(key) for key in ("weights_sha256", "layers", "quantization")):
         raise NewsloraError(f"{source.folder}: is on another backbone than {first.folder}; fuse runs of one backbone")
     if source.config.use_dora:
         raise NewsloraError(

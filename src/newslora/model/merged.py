@@ -11,10 +11,11 @@ from transformers import PreTrainedModel
 
 from newslora.errors import NewsloraError
 from newslora.model import backbone
-from newslora.model.about import read_about
+from newslora.model.about import MULTI_LABEL, read_about
 from newslora.model.adapter import quiet
 from newslora.model.classifier import NewsModel
 from newslora.model.limits import check_length, check_vocabulary
+from newslora.model.quantized import dequantize
 
 
 class MergedModel(NewsModel):
@@ -32,10 +33,18 @@ class MergedModel(NewsModel):
 
 
 def merge(model: NewsModel) -> PreTrainedModel:
-    """Return a plain transformers model with the adapter in its weights, W + scale · B A; ``model`` stays as it is."""
+    """Return a plain transformers model with the adapter in its weights, W + scale · B A; ``model`` stays as it is.
+
+    A quantised W is merged as what it dequantises to, so that the merged model answers as the trained one does.
+
+    Raises:
+        NewsloraError: An adapted weight is another module's too.
+    """
     if isinstance(model, MergedModel):
         return model.plain
+    _refuse_tied(model.plain)
     tuned: Any = deepcopy(model.peft)
+    dequantize(tuned)
     with quiet():
         merged: PreTrainedModel = tuned.merge_and_unload()
     for name, module in list(merged.named_modules()):
@@ -43,6 +52,15 @@ def merge(model: NewsModel) -> PreTrainedModel:
             merged.set_submodule(name, _fold(cast(nn.Linear, module)))
     merged.train(False)
     return merged
+
+
+def _refuse_tied(model: nn.Module) -> None:
+    # The update is added in place: every module that shares the weight would get it, and its own besides.
+    owners: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        first = owners.setdefault(parameter.data_ptr(), name)
+        if first != name and ".base_layer." in f"{first} {name}":
+            raise NewsloraError(f"{first} and {name} are one tied weight, and only one is adapted so; untie them first")
 
 
 def _fold(module: nn.Linear) -> nn.Linear:
@@ -67,6 +85,8 @@ def load_merged(folder: Path, engine: str = "packed") -> MergedModel:
     model, missing = backbone.load_backbone(str(folder), None, about.names, None)
     if missing:
         raise NewsloraError(f"{folder}: lacks weights ({min(missing)}, …); export the run again")
+    if about.multi_label:
+        model.config.problem_type = MULTI_LABEL
     check_length(model.config, about.max_length)
     tokenizer = backbone.load_tokenizer(str(folder))
     check_vocabulary(model.config, tokenizer)

@@ -22,7 +22,7 @@ class Update:
 
     A: nn.Parameter  # [r, in]
     B: nn.Parameter  # [out, r]
-    frozen: torch.Tensor  # [out, in]
+    base: nn.Linear  # frozen
     scale: float
     rows: slice
 
@@ -45,17 +45,20 @@ class Projection:
         start = 0
         for module, base in zip(modules, bases, strict=True):
             if base is not module:
-                self._add_update(module, base.weight, slice(start, start + base.out_features))
+                self._add_update(module, base, slice(start, start + base.out_features))
             start += base.out_features
         self._frozen = bases
         self._shared = len(bases) == 1 and not self.updates
+        # A quantised weight is no parameter: it is made whole for each product, and keeping it would undo the saving.
+        self._remade = any("weight" not in base._parameters for base in bases)
+        self._dtype = torch.float32
         self._weight: torch.Tensor | None = None
         self._seen: tuple[int, ...] | None = None
 
-    def _add_update(self, module: nn.Module, frozen: torch.Tensor, rows: slice) -> None:
+    def _add_update(self, module: nn.Module, base: nn.Linear, rows: slice) -> None:
         lora: Any = module
         a, b = lora.lora_A["default"].weight, lora.lora_B["default"].weight
-        self.updates.append(Update(a, b, frozen, lora.scaling["default"], rows))
+        self.updates.append(Update(a, b, base, lora.scaling["default"], rows))
         drop = lora.lora_dropout["default"]  # an nn.Identity where there is none
         self.drop = drop if isinstance(drop, nn.Dropout) else None
 
@@ -88,6 +91,9 @@ class Projection:
             training: Whether the matrices may change before the next pass. PyTorch's fused optimisers do not count up
                 a parameter's version, so a fold made in training is never trusted again.
         """
+        self._dtype = dtype
+        if self._remade:
+            return
         if self._shared:
             self._weight = self._frozen[0].weight.to(dtype)
             return
@@ -98,16 +104,26 @@ class Projection:
         state = tuple(matrix._version for matrix in self.parameters)
         if state != self._seen:
             for update in self.updates:
-                folded = torch.addmm(update.frozen, update.B, update.A, alpha=update.scale)
+                folded = torch.addmm(update.base.weight, update.B, update.A, alpha=update.scale)
                 self._weight[update.rows].copy_(folded)
         self._seen = None if training else state
 
     @property
     def weight(self) -> torch.Tensor:
         """The joint weight [out, in] as last folded."""
+        if self._remade:
+            return self._remake()
         if self._weight is None:
             raise RuntimeError("refresh() comes before weight")
         return self._weight
+
+    @torch.no_grad()
+    def _remake(self) -> torch.Tensor:
+        parts = [base.weight for base in self._frozen]
+        weight = parts[0] if len(parts) == 1 else torch.cat(parts)
+        for update in self.updates:
+            weight[update.rows].addmm_(update.B, update.A, alpha=update.scale)
+        return weight.to(self._dtype)
 
     def bias(self, dtype: torch.dtype) -> torch.Tensor | None:
         """Return the joint bias [out], or None where the modules have none."""
@@ -128,10 +144,10 @@ class Projection:
         return result
 
     def _with_dropout(self, x: torch.Tensor, p: float) -> torch.Tensor:
-        updates = {id(update.frozen): update for update in self.updates}
+        updates = {id(update.base): update for update in self.updates}
         outputs = []
         for base in self._frozen:
-            y, update = linear(x, base.weight, base.bias), updates.get(id(base.weight))
+            y, update = base(x), updates.get(id(base))
             if update is not None:
                 y = y + update.scale * linear(linear(dropout(x, p), update.A), update.B)
             outputs.append(y)

@@ -8,11 +8,13 @@ from safetensors.torch import save
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from newslora.config import ModelConfig
 from newslora.data.cache import cache_folder
 from newslora.errors import NewsloraError
 from newslora.files import writing
 from newslora.model.backbone import labelled
 from newslora.model.families import Family
+from newslora.model.quantized import QuantizedLinear
 from newslora.model.weights import WEIGHTS
 
 Layers = tuple[int, ...]
@@ -75,13 +77,15 @@ def backbone_for_peft(model: PreTrainedModel, identity: dict[str, str | None]) -
         identity: The backbone's.
     """
     name, digest = str(identity["backbone"]), identity["weights_sha256"]
-    if identity.get("layers") is None:
+    made = [change for key in ("layers", "quantization") if (change := identity.get(key)) is not None]
+    if not made:
         return labelled(name, model.config, digest)
-    return _shortened_folder(model, f"{digest} {identity['layers']}") or name
+    return _changed_folder(model, " ".join([str(digest), *made])) or name
 
 
-def _shortened_folder(model: PreTrainedModel, about: str) -> str | None:
-    # Plain peft would take the first layers of the whole backbone; so it is given one that has these alone.
+def _changed_folder(model: PreTrainedModel, about: str) -> str | None:
+    # Plain peft would take the first layers of the whole backbone, and all weights in full precision; so it is given
+    # a backbone that has these layers alone, and the weights that quantised ones stand for.
     text = model.config.to_json_string()
     folder = cache_folder() / "backbones" / hashlib.sha256(f"{about} {text}".encode()).hexdigest()[:32]
     try:
@@ -102,12 +106,15 @@ def _frozen_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
             name = key.replace(".original_module.", ".").replace(".base_layer.", ".")
             state[name] = tensor.detach().cpu().contiguous()
     for name, module in model.named_modules():
+        if isinstance(module, QuantizedLinear):
+            state[f"{name.removesuffix('.base_layer')}.weight"] = module.weight.cpu()
         if hasattr(module, "start_A"):
             part = module.scaling["default"] * (module.start_B @ module.start_A)
             state[f"{name}.weight"] = state[f"{name}.weight"] + part.cpu()
     return state
 
 
-def written(layers: Layers | None) -> str | None:
-    """Return layers as the settings and ``newslora.json`` write them: ``0,2,4``."""
-    return None if layers is None else ",".join(map(str, layers))
+def changes(settings: ModelConfig) -> dict[str, str]:
+    """Return what is done to a backbone, as ``newslora.json`` says it beside which one it is."""
+    made = {} if settings.layers is None else {"layers": ",".join(map(str, settings.layers))}
+    return made if settings.quantization == "none" else made | {"quantization": settings.quantization}

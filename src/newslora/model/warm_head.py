@@ -14,6 +14,7 @@ from scipy.special import softmax
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import log_loss
 from sklearn.model_selection import cross_val_predict
+from torch import nn
 
 from newslora.data.encoding import Encoded
 from newslora.model.classifier import NewsModel, predict_logits
@@ -22,23 +23,43 @@ ROWS = 4000
 _FEWEST = 4
 
 
-def warm_head(model: NewsModel, encoded: Encoded, labels: list[int], seed: int) -> None:
+def warm_head(
+    model: NewsModel, encoded: Encoded, labels: list[int], seed: int, kinds: npt.NDArray[np.float32] | None = None
+) -> None:
     """Set the output layer's weight and bias from at most ``ROWS`` training articles drawn by seed.
+
+    Where articles carry several labels, each label is told from its absence in the same way; one that fewer than two
+    rows carry, or fewer than two lack, keeps its random start.
 
     Args:
         model: A freshly built model.
         encoded: The training split's tokens.
         labels: The training split's labels; every label must occur.
         seed: The run's seed.
+        kinds: Where articles carry several labels, which of them each kind carries, [kinds, labels].
     """
     rows = _draw(np.asarray(labels), seed)
     with model.features() as seen:
         predict_logits(model, encoded.take(rows))
     features = _in_row_order(torch.cat(seen).float().cpu().numpy(), encoded.lengths[rows])
-    weight, bias = solve(features, np.asarray(labels)[rows])
+    drawn, layer = np.asarray(labels)[rows], model.output_layer
+    if kinds is not None:
+        _set_each(layer, features, kinds[drawn].astype(np.int64))
+        return
+    weight, bias = solve(features, drawn)
     with torch.no_grad():
-        model.output_layer.weight.copy_(torch.from_numpy(weight))
-        model.output_layer.bias.copy_(torch.from_numpy(bias))
+        layer.weight.copy_(torch.from_numpy(weight))
+        layer.bias.copy_(torch.from_numpy(bias))
+
+
+@torch.no_grad()
+def _set_each(layer: nn.Linear, features: npt.NDArray[np.float32], carried: npt.NDArray[np.int64]) -> None:
+    for label, has in enumerate(carried.T):
+        if np.bincount(has, minlength=2).min() >= 2:
+            weight, bias = solve(features, has)
+            # The logistic function of the two logits' difference is the second's share in their softmax.
+            layer.weight[label] = torch.from_numpy(weight[1] - weight[0])
+            layer.bias[label] = float(bias[1] - bias[0])
 
 
 def solve(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float64], ...]:

@@ -28,7 +28,7 @@ class Work:
         source: Its path or address.
         target: The table to be.
         folder: Where the target's parts stand.
-        names: The classes.
+        names: Of the answers' columns.
         text: Columns that hold the text, if given.
         skip: Whether rows that cannot be read are left out.
         block: Rows a block.

@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 from newslora.data.parts import Parts, open_parts
 from newslora.errors import NewsloraError
+from newslora.inference.answers import answer_names
 from newslora.inference.bulk import BulkResult, identity
 from newslora.inference.classifier import NewsClassifier
 from newslora.scale.blocks import Answerer, Outcome, Work, cut
@@ -96,7 +97,7 @@ def _predict_group(
     with ExitStack() as stack:
         opened = [stack.enter_context(_open(classifier, *pair, options)) for pair in pairs]
         works = [
-            _work(index, pair, parts, classifier.names, options)
+            _work(index, pair, parts, answer_names(classifier), options)
             for index, (pair, parts) in enumerate(zip(pairs, opened, strict=True))
         ]
         with closing(_outcomes(run, works, workers)) as outcomes:

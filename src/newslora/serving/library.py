@@ -12,7 +12,7 @@ import numpy as np
 
 from newslora.errors import NewsloraError
 from newslora.inference.classifier import NewsClassifier
-from newslora.model.about import read_about
+from newslora.model.about import About, read_about
 from newslora.serving.engine import Explain, Served
 from newslora.serving.refusal import RefusalError
 
@@ -146,6 +146,7 @@ class Library:
     def _load(self, folder: Path, name: str, *, removable: bool) -> Served:
         from newslora.serving.adapters import BackboneRunner  # torch: an export is served without it
 
+        _refuse_sets(folder, read_about(folder))
         if self._runner is None:
             self._runner = BackboneRunner(folder)
         return self._runner.load(folder, name, removable=removable, stamp=_stamp(folder))
@@ -175,6 +176,7 @@ class _AloneRunner:
 
 def _alone(run: Path, name: str) -> Served:
     classifier = NewsClassifier.load(run)
+    _refuse_sets(run, read_about(classifier.adapter))
     classifier.predict_repaired(["read the weights now, not at the first request"])
     return Served(
         name=name,
@@ -187,6 +189,12 @@ def _alone(run: Path, name: str) -> Served:
         part=classifier,
         explain=None if classifier.form == "onnx" else _explainer(classifier),
     )
+
+
+def _refuse_sets(path: Path, about: About) -> None:
+    # Answers, page and explanations are made for one label; a list of several would be told wrongly.
+    if about.multi_label:
+        raise NewsloraError(f"{path}: carries several labels an article and is not served; use newslora predict")
 
 
 def _explainer(classifier: NewsClassifier) -> Explain | None:

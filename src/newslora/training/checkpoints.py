@@ -135,7 +135,7 @@ def _step_back(last: Path) -> None:
 def _candidates(checkpoints: Path) -> list[Path]:
     names = ("last", "previous")
     folders = sorted(checkpoints.iterdir()) if checkpoints.is_dir() else []
-    return [f for f in folders if f.is_dir() and (f.name in names or f.name.startswith((".last.", ".previous.")))]
+    return [f for f in folders if f.is_dir() and (f.name in names or f.name.startswith(".last."))]
 
 
 def _read_step(folder: Path) -> int:

@@ -97,8 +97,7 @@ class _Training:
         self.rate = learning_rate(config.train, self.total)
         self.tally = Tally(config.train.greatest_loss)
         self.parameters = model.trainable_parameters()
-        # Streamed rows pass by once, or after a long time: only what is validated is worth keeping.
-        keep, splits = config.train.prefix_cache, [data.train] if data.stream is None else []
+        keep, splits = config.train.prefix_cache, [data.train] if data.stream is None else []  # streamed: seen once
         self.prefixes = {id(split): build_prefix(model, split.encoded) for split in [*splits, data.validation] if keep}
         optimizer = build_optimizer(self.parameters, config.train, b_matrices(model))
         self.stepper = Stepper(accelerator, model, optimizer, config.train, data, self.prefixes.get(id(data.train)))
@@ -146,7 +145,8 @@ class _Training:
             self.stepper.split = split
             self._step(batches, steps)
         rows, classes = self.data.validation, len(self.data.names)
-        figures = validate(self.model, rows, classes, self.accelerator, self._pause, self.prefixes.get(id(rows)))
+        own = (self._pause, self.prefixes.get(id(rows)), self.data.kinds)
+        figures = validate(self.model, rows, classes, self.accelerator, *own)
         self._close_epoch(self._row(figures))
 
     def _step(self, batches: list[Rows], in_epoch: int) -> None:

@@ -52,6 +52,10 @@ class Objective:
             logits.float(), labels, weight=self._weight, reduction="sum", label_smoothing=self.smoothing
         )
 
+    def right(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return how many articles have their greatest logit at their label."""
+        return (logits.argmax(dim=-1) == labels).sum()
+
     def _targets(self, labels: Tensor) -> Tensor:
         # As torch's cross-entropy has it: smoothing first, then each class's own weight.
         targets = functional.one_hot(labels, self.classes) * (1 - self.smoothing) + self.smoothing / self.classes

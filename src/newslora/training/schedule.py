@@ -8,6 +8,7 @@ from torch import nn
 from transformers import get_scheduler
 
 from newslora.config import TrainConfig
+from newslora.model.quantized import library
 
 # The settings' names and transformers'.
 _NAMES = {
@@ -20,8 +21,8 @@ _NAMES = {
 
 def build_optimizer(
     parameters: Iterable[nn.Parameter], config: TrainConfig, b_matrices: Iterable[nn.Parameter] = ()
-) -> torch.optim.AdamW:
-    """Return AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) in torch's fused implementation.
+) -> torch.optim.Optimizer:
+    """Return AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), torch's fused one or bitsandbytes' with 8-bit moments.
 
     Matrices decay by ``train.weight_decay``; biases and normalisation gains, which are vectors, do not. Each group's
     ``rate`` is a factor on the learning rate: LoRA+ (Hayou et al. 2024, arXiv 2402.12354) has one for the matrices B.
@@ -30,6 +31,9 @@ def build_optimizer(
         parameters: What is trained.
         config: The settings.
         b_matrices: Those of the parameters that are LoRA's matrices B.
+
+    Raises:
+        NewsloraError: ``train.optimizer`` needs bitsandbytes, and it is not installed.
     """
     parameters = list(parameters)
     fast = {id(p) for p in b_matrices} if config.b_lr_ratio > 1 else set()
@@ -40,7 +44,11 @@ def build_optimizer(
     ]
     for group, rate in zip(groups, (1.0, 1.0, config.b_lr_ratio), strict=True):
         group |= {"rate": rate, "lr": config.lr * rate}
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.lr, fused=True)
+    groups = [group for group in groups if group["params"]]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+    eight: torch.optim.Optimizer = library("train.optimizer: adamw8bit", "bitsandbytes.optim").AdamW8bit(groups)
+    return eight
 
 
 def learning_rate(config: TrainConfig, steps: int) -> Callable[[int], float]:

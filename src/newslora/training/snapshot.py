@@ -92,13 +92,20 @@ def load_trainable(model: nn.Module, tensors: Tensors) -> None:
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> Tensors:
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{key}": tensor for index, moments in state.items() for key, tensor in moments.items()}
+    # By parameter: bitsandbytes' state_dict() hides its tensors one level down, and counts steps by Python's integers.
+    # Its code books are one tensor for all parameters, which safetensors takes as a copy each.
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return {
+        f"{index}.{key}": value.clone() if isinstance(value, Tensor) else torch.tensor(value)
+        for index, parameter in enumerate(parameters)
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
 
 
 def _load_moments(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    state: dict[int, Tensors] = {}
+    state: dict[int, dict[str, Tensor | int | float]] = {}
     for name, tensor in tensors.items():
         index, _, key = name.partition(".")
-        state.setdefault(int(index), {})[key] = tensor
+        counts = tensor.ndim == 0 and not tensor.is_floating_point()
+        state.setdefault(int(index), {})[key] = tensor.item() if counts else tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

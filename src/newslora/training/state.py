@@ -189,6 +189,8 @@ class Document(_Stored):
 def digest(data: Prepared) -> str:
     """Return a SHA-256 over everything of ``data`` that training reads."""
     sha = hashlib.sha256(json.dumps(data.names).encode())
+    if data.kinds is not None:
+        sha.update(data.kinds.tobytes())
     for split in (data.train, data.validation):
         for array in (split.encoded.ids, split.encoded.offsets, np.asarray(split.labels, dtype=np.int64)):
             sha.update(f"{array.dtype}{array.shape}".encode())

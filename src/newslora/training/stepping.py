@@ -15,6 +15,7 @@ from newslora.data.prepare import Prepared, Split
 from newslora.errors import NewsloraError
 from newslora.model.classifier import NewsModel
 from newslora.model.prefix import Prefix
+from newslora.training.multilabel import MultiLabelObjective
 from newslora.training.objective import Objective, add_l2_gradient
 from newslora.training.processes import talking
 from newslora.training.teaching import Lesson
@@ -82,9 +83,7 @@ class Stepper:
         self.split: Split = data.train
         self.parameters = model.trainable_parameters()
         self.most_tokens = math.inf  # of a pass, once a greater one has run out of memory
-        self.objective = Objective(config, data.train.labels, len(data.names), accelerator.device)
-        teaching = data.teaching
-        self.lesson = None if teaching is None else Lesson(self.objective, teaching, accelerator.device)
+        self.objective, self.lesson = _objective(config, data, accelerator.device)
 
     def __call__(self, batches: list[Rows], lr: float, stop: bool = False, due: bool = False) -> StepResult:
         """Take one step.
@@ -145,7 +144,7 @@ class Stepper:
         else:
             loss = self.lesson(logits, batch.labels, batch.rows)
         self.accelerator.backward(loss / mass)
-        return torch.stack([loss.detach(), (logits.argmax(dim=-1) == batch.labels).sum()])
+        return torch.stack([loss.detach(), self.objective.right(logits, batch.labels)])
 
     @torch.no_grad()
     def _share(self, figures: Tensor) -> Tensor:
@@ -190,3 +189,12 @@ class Stepper:
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip, foreach=True)
         # A scaled fp16 gradient may overflow: the scaler then skips the step and lowers its scale.
         return norm if self.accelerator.scaler is None else torch.zeros_like(norm)
+
+
+def _objective(
+    config: TrainConfig, data: Prepared, device: torch.device
+) -> tuple[Objective | MultiLabelObjective, Lesson | None]:
+    if data.kinds is not None:
+        return MultiLabelObjective(data.kinds, device), None
+    objective = Objective(config, data.train.labels, len(data.names), device)
+    return objective, None if data.teaching is None else Lesson(objective, data.teaching, device)

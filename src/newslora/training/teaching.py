@@ -99,6 +99,8 @@ def _load_teacher(path: Path, names: tuple[str, ...]) -> NewsModel:
     if not run.adapter.is_dir():
         raise NewsloraError(f"distill.teacher: {path} has no adapter; give a run whose training has ended")
     teacher = load_model(run.adapter)
+    if teacher.multi_label:
+        raise NewsloraError(f"distill.teacher: {path} knows several labels an article; give a teacher of one label")
     if set(teacher.names) != set(names):
         raise NewsloraError(
             f"distill.teacher: {path} knows the classes {', '.join(teacher.names)}, the training table "
