@@ -10,6 +10,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from newslora.config import RunConfig
 from newslora.data.encoding import encode_and_count
 from newslora.data.prepare import Prepared, Split, prepare
+from newslora.data.streaming import refuse_streaming
 from newslora.errors import NewsloraError
 from newslora.evaluation.baseline_card import write_baseline_card
 from newslora.evaluation.baseline_state import Baseline, save_baseline
@@ -49,6 +50,7 @@ def train_baseline(
     if config.data.multi_label:
         raise NewsloraError("data.multi_label: baselines know one label an article; leave it out")
     find_baseline(name)
+    refuse_streaming(config.data, "a baseline")
     run = RunFolder.create(Path(output), config)
     try:
         _fill(run, name, config, report)

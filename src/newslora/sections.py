@@ -60,6 +60,10 @@ class DataConfig(Section):
     """CSV of `newslora audit` on the training table: the rows that it flags are dropped."""
     drop_agency: bool = False
     """Remove news agencies' names such as "(Reuters)" and "AP -", which give the source away."""
+    streaming: bool = False
+    """Read training rows while training, from a folder of Parquet files or a hub data set that may exceed the disk."""
+    buffer: Count = 10_000
+    """Rows of a stream read, filtered and shuffled at a time."""
 
 
 class ModelConfig(Section):
@@ -112,7 +116,9 @@ class TrainConfig(Section):
     """The optimisation."""
 
     epochs: Count = 3
-    """Passes over the training rows."""
+    """Passes over the training rows; of a stream, the parts that its steps are cut into, each with a validation."""
+    steps: Count | None = None
+    """Steps in all, with `data.streaming` alone."""
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     """`adamw8bit` keeps moments in 8 bits, for matrices of 4,096 numbers or more (arXiv 2110.02861)."""
     lr: Annotated[float, Field(gt=0)] = 1e-3

@@ -11,6 +11,7 @@ import numpy as np
 from newslora.config import RunConfig
 from newslora.data.encoding import encode_and_count
 from newslora.data.prepare import Prepared, prepare
+from newslora.data.streaming import check_streaming
 from newslora.errors import NewsloraError
 from newslora.evaluation.calibration import calibrate
 from newslora.evaluation.card import write_card
@@ -102,6 +103,7 @@ def prepare_rows(config: RunConfig) -> Prepared:
             several labels an article.
     """
     check_multi_label(config)
+    check_streaming(config)
     tokenizer = load_tokenizer(config.model.backbone, config.model.revision)
     return teach(config, prepare(config.data, tokenizer, config.train.seed), tokenizer)
 

@@ -8,18 +8,20 @@ from newslora.training.state import TrainingState
 from newslora.training.stepping import StepResult
 from newslora.training.tally import MOST_SKIPPED, Tally
 
+SPLIT = make_split(9, 0, "news.csv")
+
 
 def result(
     loss: float, correct: int = 1, stop: int = 0, due: int = 0, norm: float = 1.0, skipped: int = 0
 ) -> StepResult:
-    return StepResult(np.array([7, 2]), 2.5, torch.tensor([loss, correct, stop, due, norm, skipped]))
+    return StepResult(SPLIT, np.array([7, 2]), 2.5, torch.tensor([loss, correct, stop, due, norm, skipped]))
 
 
 def test_figures_are_added_step_by_step() -> None:
     results = [result(value) for value in (0.1, 0.7, 1e8, 0.3)]
     sums = []
     for cuts in ([4], [1, 1, 1, 1], [3, 1]):
-        tally, state, left = Tally(make_split(9, 0)), TrainingState(), list(results)
+        tally, state, left = Tally(), TrainingState(), list(results)
         for cut in cuts:
             for _ in range(cut):
                 tally.push(left.pop(0))
@@ -30,7 +32,7 @@ def test_figures_are_added_step_by_step() -> None:
 
 
 def test_wishes_of_any_step_are_handed_on() -> None:
-    tally = Tally(make_split(9, 0))
+    tally = Tally()
     for step in (result(1.0, stop=1), result(1.0, due=1), result(1.0)):
         tally.push(step)
     assert tally.fetch(TrainingState(step=3), "") == (True, True)
@@ -43,7 +45,7 @@ def test_wishes_of_any_step_are_handed_on() -> None:
     [(result(float("nan")), "loss"), (result(float("inf")), "loss"), (result(1.0, norm=float("nan")), "gradient")],
 )
 def test_divergence_names_the_step_and_its_rows(bad: StepResult, what: str) -> None:
-    tally = Tally(make_split(9, 0, "news.csv"))
+    tally = Tally()
     tally.push(result(1.0))
     tally.push(bad)
     tally.push(result(1.0))
@@ -53,7 +55,7 @@ def test_divergence_names_the_step_and_its_rows(bad: StepResult, what: str) -> N
 
 
 def test_a_loss_too_great_is_divergence_too() -> None:
-    tally = Tally(make_split(9, 0, "news.csv"), greatest=4.0)
+    tally = Tally(greatest=4.0)
     tally.push(result(9.0))
     assert tally.fetch(TrainingState(step=1), "") == (False, False)
     tally.push(result(11.0))
@@ -64,7 +66,7 @@ def test_a_loss_too_great_is_divergence_too() -> None:
 
 
 def test_a_step_left_out_is_told_of_and_not_added() -> None:
-    tally, state = Tally(make_split(9, 0, "news.csv")), TrainingState(step=3)
+    tally, state = Tally(), TrainingState(step=3)
     for each in (result(1.0), result(float("nan"), skipped=1), result(2.0)):
         tally.push(each)
     tally.fetch(state, "")
@@ -76,7 +78,7 @@ def test_a_step_left_out_is_told_of_and_not_added() -> None:
 
 
 def test_many_steps_left_out_in_a_row_end_the_run() -> None:
-    tally, state = Tally(make_split(9, 0)), TrainingState()
+    tally, state = Tally(), TrainingState()
     for _ in range(MOST_SKIPPED - 1):
         tally.push(result(float("nan"), skipped=1))
     tally.push(result(1.0))

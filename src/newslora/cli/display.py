@@ -71,8 +71,9 @@ def _say(console: Console, message: Message) -> None:
 def _prepared(data: Prepared) -> str:
     dropped = sum(filtered["rows"] for filtered in data.report["filters"].values())
     test = f", {len(data.test.labels):,} test" if data.test else ""
+    more = "" if data.stream is None else " and more while training,"
     return (
-        f"data: {len(data.train.labels):,} training, {len(data.validation.labels):,} validation{test} articles; "
+        f"data: {len(data.train.labels):,} training,{more} {len(data.validation.labels):,} validation{test} articles; "
         f"{dropped:,} filtered out; classes {', '.join(data.names)}"
     )
 

@@ -103,6 +103,7 @@ def _predict(commands: "Commands[_Parser]") -> None:
     command.add_argument("--output", metavar="FILE", help="where to write; - is standard output")
     command.add_argument("--text", metavar="COLUMNS", help="text columns, comma-separated (found when not given)")
     command.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="a row that cannot be read")
+    _engine(command)
     command.add_argument("--json", action="store_true", help="print labels and all probabilities as JSON")
 
 
@@ -228,6 +229,13 @@ def _fuse(commands: "Commands[_Parser]") -> None:
         help="(default weighted)",
     )
     command.add_argument("--data", metavar="FILE", help="labelled table to choose on, or to learn a mixture from")
+
+
+def _engine(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="ray: on a Ray cluster (default %(default)s)"
+    )
+    command.add_argument("--workers", type=_positive, metavar="N", help="workers on ray, a core each (default all)")
 
 
 def _positive(text: str) -> int:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from newslora.cli.commands import print_json
 from newslora.errors import NewsloraError
-from newslora.inference.bulk import predict_file
+from newslora.inference.bulk import BulkResult, predict_file
 from newslora.inference.classifier import NewsClassifier
 from newslora.model.memory import keep_memory
 
@@ -20,10 +20,12 @@ def predict(options: argparse.Namespace, settings: dict[str, str]) -> None:
     if bool(options.texts) == bool(options.input):
         raise NewsloraError("newslora predict: give either TEXT … or --input FILE")
     keep_memory()
-    classifier = NewsClassifier.load(options.run)
     if options.input:
-        _predict_file(classifier, options)
+        _predict_file(options)
         return
+    if options.engine == "ray":
+        raise NewsloraError("--engine ray: classifies files; give --input and --output")
+    classifier = NewsClassifier.load(options.run)
     answers = classifier.predict(options.texts)
     if options.json:
         print_json(answers)
@@ -31,21 +33,34 @@ def predict(options: argparse.Namespace, settings: dict[str, str]) -> None:
         _show(Console(), options.texts, answers)
 
 
-def _predict_file(classifier: NewsClassifier, options: argparse.Namespace) -> None:
+def _predict_file(options: argparse.Namespace) -> None:
     console = Console(stderr=True)
     with _progress(console) as (advance, share), _resumable(options.output):
-        result = predict_file(
-            classifier,
-            options.input,
-            options.output or "-",
-            text=options.text.split(",") if options.text else None,
-            on_error=options.on_error,
-            progress=advance,
-            share=share,
-            skipped=lambda reason: console.print(f"skipped: {reason}", highlight=False, markup=False, soft_wrap=True),
-            note=lambda line: console.print(line, highlight=False, markup=False),
-        )
+        say: dict[str, Any] = {
+            "text": options.text.split(",") if options.text else None,
+            "on_error": options.on_error,
+            "progress": advance,
+            "skipped": lambda reason: console.print(
+                f"skipped: {reason}", highlight=False, markup=False, soft_wrap=True
+            ),
+            "note": lambda line: console.print(line, highlight=False, markup=False),
+        }
+        output = options.output or "-"
+        if options.engine == "ray":
+            result = _predict_on_ray(options, output, say)
+        else:
+            classifier = NewsClassifier.load(options.run)
+            result = predict_file(classifier, options.input, output, share=share, **say)
     console.print(f"{result.written:,} rows written, {result.skipped:,} skipped", highlight=False)
+
+
+def _predict_on_ray(options: argparse.Namespace, output: str, say: dict[str, Any]) -> BulkResult:
+    from newslora.scale import require_ray
+
+    require_ray("newslora predict")
+    from newslora.scale.predict import predict_files
+
+    return predict_files(options.run, options.input, output, workers=options.workers, **say)
 
 
 @contextmanager

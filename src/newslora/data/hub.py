@@ -11,7 +11,7 @@ from newslora.data.frame import Frame, decode_classes, reason
 from newslora.errors import NewsloraError
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, IterableDataset
 
 
 def read_hub(source: str, config: DataConfig, split: str) -> Frame:
@@ -38,6 +38,20 @@ def read_hub(source: str, config: DataConfig, split: str) -> Frame:
         raise NewsloraError(f"{source}: split {split} of the hub data set cannot be had ({reason(error)})") from error
     _check_commit(source, table, commit)
     return _frame(source, table).check()
+
+
+def open_hub(source: str, config: DataConfig, split: str) -> "IterableDataset":
+    """Open one split of a hub data set for reading row by row; the arguments are those of :func:`read_hub`.
+
+    Raises:
+        LookupError: There is no such data set or commit.
+        Exception: What the hub's client and ``datasets`` raise.
+    """
+    import datasets
+
+    commit = find_commit(source, config.revision, "dataset")
+    name = config.configuration or _default_configuration(source, commit)
+    return datasets.load_dataset(source, name=name, split=split, revision=commit, streaming=True)
 
 
 @contextmanager
@@ -92,13 +106,14 @@ def _check_commit(source: str, table: "Dataset", commit: str) -> None:
 
 
 def _frame(source: str, table: "Dataset") -> Frame:
-    kept = {name: kind for name, kind in table.features.items() if _is_flat(kind)}
+    kept = {name: kind for name, kind in table.features.items() if is_flat(kind)}
     columns: dict[str, list[object]] = table.select_columns(list(kept)).to_dict()
     classes = {name: tuple(kind.names) for name, kind in kept.items() if hasattr(kind, "names")}
     columns.update({name: decode_classes(columns[name], known) for name, known in classes.items()})
     return Frame(source, columns, list(range(1, len(table) + 1)), classes)
 
 
-def _is_flat(kind: object) -> bool:
+def is_flat(kind: object) -> bool:
+    """Whether a feature is of text, numbers or truth, and not nested."""
     dtype = str(getattr(kind, "dtype", ""))
     return dtype in {"string", "large_string", "bool"} or dtype.startswith(("int", "uint", "float"))

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, takewhile
@@ -49,12 +49,17 @@ class Parts:
     Args:
         folder: Where they stand; it exists.
         target: The table to be.
+
+    Attributes:
+        folder: As given.
+        done: The parts that stand without a gap from the first.
     """
 
     def __init__(self, folder: Path, target: Path) -> None:
-        self._folder, self._target = folder, target
-        self._suffix = "".join(target.suffixes[-2:]) if target.suffix == ".gz" else target.suffix
-        self.done: list[Part] = self._found()
+        self.folder, self._target = folder, target
+        found = find_parts(folder.iterdir())
+        # A process killed while it removed the parts leaves gaps; what stands after one is made again.
+        self.done: list[Part] = [found[number] for number in takewhile(found.__contains__, count())]
 
     def write(
         self, rows: Sequence[dict[str, Any]], skipped: int, columns: Sequence[str], schema: pa.Schema | None = None
@@ -70,12 +75,26 @@ class Parts:
         Raises:
             NewsloraError: A full disk, or rows that do not fit the table.
         """
-        name = f"part-{len(self.done):06}-{len(rows)}-{skipped}{self._suffix}"
         if schema is None and self.done:
             schema = schema_of(self.done[0].path)
-        with open_sink(str(self._folder / name), columns, schema, header=not self.done, named=self._target) as write:
-            write(rows)
-        self.done.append(Part(self._folder / name, len(rows), skipped))
+        self.done.append(write_part(self.folder, self._target, len(self.done), rows, skipped, columns, schema))
+
+    def numbers(self) -> set[int]:
+        """Return the places of the parts that are there, gaps or not."""
+        return set(find_parts(self.folder.iterdir()))
+
+    def gather(self, count: int) -> None:
+        """Take up the first ``count`` parts as other processes wrote them.
+
+        Raises:
+            NewsloraError: One is missing: those processes write to another disk.
+        """
+        found = find_parts(self.folder.iterdir())
+        if missing := set(range(count)) - found.keys():
+            raise NewsloraError(
+                f"{self._target}: part {min(missing)} is not in {self.folder}; all machines must share this disk"
+            ) from FileNotFoundError()
+        self.done = [found[number] for number in range(count)]
 
     def finish(self) -> None:
         """Join the parts to the table and remove them.
@@ -83,7 +102,7 @@ class Parts:
         Raises:
             NewsloraError: A full disk, or the place cannot be written to.
         """
-        joined = self._folder / f"joined{self._suffix}"
+        joined = self.folder / f"joined{_suffix(self._target)}"
         with writing(joined) as staged:
             join([part.path for part in self.done], staged)
         with _telling(self._target):
@@ -92,15 +111,46 @@ class Parts:
 
     def remove(self) -> None:
         """Remove the parts with their folder."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _found(self) -> list[Part]:
-        found = {}
-        for path in self._folder.iterdir():
-            if name := _NAME.match(path.name):
-                found[int(name[1])] = Part(path, int(name[2]), int(name[3]))
-        # A process killed while it removed the parts leaves gaps; what stands after one is made again.
-        return [found[number] for number in takewhile(found.__contains__, count())]
+
+def write_part(
+    folder: Path,
+    target: Path,
+    number: int,
+    rows: Sequence[dict[str, Any]],
+    skipped: int,
+    columns: Sequence[str],
+    schema: pa.Schema | None = None,
+) -> Part:
+    """Write one part, whichever process has its rows; the same part written twice is there once.
+
+    Args:
+        folder: Where the parts stand.
+        target: The table to be.
+        number: The part's place, from 0; the first has the header.
+        rows: Its rows.
+        skipped: Rows that were left out among them.
+        columns: Column names, in order.
+        schema: Types for Parquet; found from the rows when not given.
+
+    Raises:
+        NewsloraError: A full disk, or rows that do not fit the table.
+    """
+    path = folder / f"part-{number:06}-{len(rows)}-{skipped}{_suffix(target)}"
+    with open_sink(str(path), columns, schema, header=number == 0, named=target) as write:
+        write(rows)
+    return Part(path, len(rows), skipped)
+
+
+def find_parts(files: Iterable[Path]) -> dict[int, Part]:
+    """Return the finished parts among files, by their places."""
+    named = ((path, _NAME.match(path.name)) for path in files)
+    return {int(name[1]): Part(path, int(name[2]), int(name[3])) for path, name in named if name}
+
+
+def _suffix(target: Path) -> str:
+    return "".join(target.suffixes[-2:]) if target.suffix == ".gz" else target.suffix
 
 
 @contextmanager

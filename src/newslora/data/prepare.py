@@ -11,13 +11,16 @@ from transformers import PreTrainedTokenizerBase
 from newslora.config import DataConfig
 from newslora.data.audit_file import read_flagged
 from newslora.data.cleaning import Cleaner
+from newslora.data.duplicates import normalise
 from newslora.data.encoding import Encoded, encode_and_count
 from newslora.data.filters import Filtered, filter_rows
+from newslora.data.frame import Frame
 from newslora.data.label_sets import Sets, encode_sets, flat, number_kinds
 from newslora.data.labels import encode_labels, label_base, label_names
-from newslora.data.leaks import EXAMPLES, example, find_leaks
-from newslora.data.sources import Table, read_table
+from newslora.data.sources import Table, make_table, read_table
 from newslora.data.splits import Rows, draw_stratified, split_stratified
+from newslora.data.story import describe, describe_filters
+from newslora.data.streaming import ArticleStream, Position
 from newslora.data.teaching import Teaching
 from newslora.errors import NewsloraError
 
@@ -62,6 +65,7 @@ class Prepared:
         cleaner: The repair that the texts went through, and that must travel with the model.
         report: What was read, repaired, dropped and shared, as plain JSON values.
         teaching: What a teacher says of the training rows, if there is one.
+        stream: Where the training rows after :attr:`train` come from, if they are streamed.
         kinds: Where articles carry several labels, which of the classes each kind of articles carries, float32
             [kinds, classes]; else None.
     """
@@ -73,6 +77,7 @@ class Prepared:
     cleaner: Cleaner
     report: dict[str, Any]
     teaching: Teaching | None = None
+    stream: "StreamedRows | None" = None
     kinds: Sets | None = None
 
 
@@ -91,7 +96,9 @@ def prepare(config: DataConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -
     Raises:
         NewsloraError: A table that cannot be read or understood, an unknown label, or too few rows or classes left.
     """
-    tables = _read_tables(config)
+    stream = ArticleStream(config, seed) if config.streaming else None
+    first = None if stream is None else stream.window(Position())
+    tables = _read_tables(config, None if first is None else first.frame)
     labelled = flat(tables["train"]) if config.multi_label else tables["train"]
     names = label_names(labelled)
     base = label_base(labelled, names)
@@ -105,13 +112,22 @@ def prepare(config: DataConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -
     splits = {side: split for side, (split, _) in made.items()} | _divide(
         whole, filtered.kept, config, seed, "validation" in made
     )
-    report = _report(tables, {side: split.texts for side, (split, _) in made.items()}, splits, names, kinds)
-    report |= {"label_base": base, "filters": _filter_report(whole, filtered)}
-    return Prepared(names, splits["train"], splits["validation"], splits.get("test"), cleaner, report, kinds=kinds)
+    report = describe(tables, {side: split.texts for side, (split, _) in made.items()}, splits, names, kinds)
+    report |= {"label_base": base, "filters": describe_filters(whole, filtered)}
+    streamed = None
+    if stream is not None and first is not None:
+        report["streamed"] = True
+        held = frozenset(map(normalise, splits["validation"].texts))
+        streamed = StreamedRows(
+            stream, first.following, config, tables["train"], (names, base), cleaner, tokenizer, held
+        )
+    sides = (splits["train"], splits["validation"], splits.get("test"))
+    return Prepared(names, *sides, cleaner, report, kinds=kinds, stream=streamed)
 
 
-def _read_tables(config: DataConfig) -> dict[str, Table]:
-    tables = {"train": read_table(config.train, config, split=config.train_split)}
+def _read_tables(config: DataConfig, first: Frame | None) -> dict[str, Table]:
+    train = read_table(config.train, config, split=config.train_split) if first is None else make_table(first, config)
+    tables = {"train": train}
     others = {"validation": (config.validation, config.validation_split), "test": (config.test, config.test_split)}
     for side, (source, split) in others.items():
         if source is not None:
@@ -128,11 +144,55 @@ def _code(
     return number_kinds({side: encode_sets(table, names, base) for side, table in tables.items()})
 
 
+@dataclass(frozen=True)
+class StreamedRows:
+    """The windows of a stream after the first, which is :attr:`Prepared.train` and the validation rows.
+
+    Attributes:
+        stream: Where they come from.
+        second: Where the second window begins.
+        config: The data settings.
+        like: The first window, whose columns are taken.
+        classes: Their names, and where integer labels count from.
+        cleaner: The repair.
+        tokenizer: The backbone's.
+        held: Validation texts, normalised; no row that repeats one is trained on.
+    """
+
+    stream: ArticleStream
+    second: Position
+    config: DataConfig
+    like: Table
+    classes: tuple[tuple[str, ...], int | None]
+    cleaner: Cleaner
+    tokenizer: PreTrainedTokenizerBase
+    held: frozenset[str]
+
+    def window(self, position: Position) -> tuple[Split, Position]:
+        """Return the rows of the window at a position, filtered among themselves, and where the next one begins.
+
+        Raises:
+            NewsloraError: The stream cannot be read, or a row's label is none of the classes.
+        """
+        window = self.stream.window(position)
+        table = make_table(window.frame, self.config, like=self.like)
+        labels = encode_labels(table, *self.classes)
+        whole, tokens = _make(table, labels, self.cleaner, self.tokenizer, self.config.max_length, cache=False)
+        kept = filter_rows(whole.texts, np.array(whole.labels), tokens, self.config).kept
+        free = np.array([normalise(whole.texts[row]) not in self.held for row in kept], dtype=bool)
+        return whole.take(kept[free]), window.following
+
+
 def _make(
-    table: Table, labels: list[int], cleaner: Cleaner, tokenizer: PreTrainedTokenizerBase, max_length: int
+    table: Table,
+    labels: list[int],
+    cleaner: Cleaner,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    cache: bool = True,
 ) -> tuple[Split, NDArray[np.int64]]:
     texts = [cleaner.repair(text) for text in table.texts]
-    encoded, tokens = encode_and_count(texts, tokenizer, max_length)
+    encoded, tokens = encode_and_count(texts, tokenizer, max_length, cache)
     return Split(texts, labels, table.places, table.source, encoded), tokens
 
 
@@ -161,43 +221,3 @@ def _divide(whole: Split, kept: Rows, config: DataConfig, seed: int, has_validat
     if config.limit is not None:
         kept = kept[draw_stratified(labels[kept], config.limit, seed)]
     return splits | {"train": whole.take(kept)}
-
-
-def _report(
-    tables: Mapping[str, Table],
-    texts: Mapping[str, list[str]],
-    splits: Mapping[str, Split],
-    names: Sequence[str],
-    kinds: Sets | None,
-) -> dict[str, Any]:
-    return {
-        "tables": {side: _table_report(table, texts[side]) for side, table in tables.items()},
-        "rows": {side: len(split.texts) for side, split in splits.items()},
-        "classes": {side: _shares(split, names, kinds) for side, split in splits.items()},
-        "leaks": {
-            f"{side} in {other}": find_leaks(
-                splits[side].texts, splits[side].where(), splits[other].texts, splits[other].where()
-            )
-            for side, other in (("validation", "train"), ("test", "train"), ("test", "validation"))
-            if side in splits
-        },
-    }
-
-
-def _table_report(table: Table, repaired: Sequence[str]) -> dict[str, Any]:
-    changed = sum(before != after for before, after in zip(table.texts, repaired, strict=True))
-    columns = {"text": list(table.text_columns), "label": table.label_column}
-    return {"source": table.source, "columns": columns, "rows": len(repaired), "repaired": changed}
-
-
-def _shares(split: Split, names: Sequence[str], kinds: Sets | None) -> dict[str, float]:
-    counts = np.bincount(split.labels, minlength=len(names)) if kinds is None else kinds[split.labels].sum(axis=0)
-    return {name: round(float(count) / len(split.labels), 6) for name, count in zip(names, counts, strict=True)}
-
-
-def _filter_report(whole: Split, filtered: Filtered) -> dict[str, Any]:
-    where = whole.where()
-    return {
-        name: {"rows": len(rows), "examples": [example(whole.texts[row], where[row]) for row in rows[:EXAMPLES]]}
-        for name, rows in filtered.dropped.items()
-    }

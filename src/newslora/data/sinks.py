@@ -160,7 +160,7 @@ def _parquet_writer(staged: Path, path: Path, columns: list[str], schema: pa.Sch
             _check_columns(rows, columns, path)
             with _fitting(path):
                 if not writers:
-                    kinds = schema or _infer(rows, columns)
+                    kinds = schema or infer_schema(rows, columns)
                     writers.append(stack.enter_context(pq.ParquetWriter(str(staged), kinds)))
                 writers[0].write_table(pa.Table.from_pylist(list(rows), schema=writers[0].schema))
 
@@ -179,6 +179,7 @@ def _fitting(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _infer(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> pa.Schema:
+def infer_schema(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> pa.Schema:
+    """Return the types that columns have in these rows; text where all is null."""
     kinds = {name: pa.array([row.get(name) for row in rows]).type for name in columns}
     return pa.schema([(name, pa.string() if pa.types.is_null(kind) else kind) for name, kind in kinds.items()])

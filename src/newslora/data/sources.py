@@ -78,8 +78,12 @@ def read_table(
         NewsloraError: The table cannot be had or read; a column cannot be found; a label is missing; ``file:line``
             of a row that is at fault.
     """
-    frame = _read_frame(source, config, split)
-    config = _with_columns(config, frame, like)
+    return make_table(_read_frame(source, config, split), config, need_label=need_label, like=like)
+
+
+def make_table(frame: Frame, config: DataConfig, *, need_label: bool = True, like: Table | None = None) -> Table:
+    """Find the text and the labels of a table that is read; arguments and faults are those of :func:`read_table`."""
+    source, config = frame.source, _with_columns(config, frame, like)
     label = (
         find_label(frame, config.label, config.text or ())
         if need_label or config.label

@@ -146,6 +146,11 @@ def _story(report: Mapping[str, Any]) -> list[str]:
         f"- Filtered from training rows: {_listed(dropped)}",
         f"- Rows used: {_listed(rows)}",
         f"- Rows that also stand on another side: {_listed(leaks)}",
+        *(
+            ["- These are the first rows of a stream; the others were read while training"]
+            if "streamed" in report
+            else []
+        ),
     ]
 
 

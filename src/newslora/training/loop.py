@@ -16,9 +16,10 @@ from newslora.model.memory import trim_memory
 from newslora.model.prefix import build_prefix
 from newslora.model.residual import b_matrices
 from newslora.training.engine import resolve_precision, start_accelerator, start_trackers, stop_trackers
+from newslora.training.feed import open_feed
 from newslora.training.interrupt import Interrupt
 from newslora.training.objective import l2_term
-from newslora.training.plan import Rows, StepPlan
+from newslora.training.plan import Rows
 from newslora.training.processes import agreed, from_main, part, share_weights, start_processes
 from newslora.training.progress import EpochDone, Report, Row, Started, StepDone, StepSkipped
 from newslora.training.recorder import Recorder, write_adapter
@@ -91,15 +92,15 @@ class _Training:
         self.config, self.data, self.model = config, data, model
         self.accelerator, self.interrupt = accelerator, interrupt
         self.alone = accelerator.num_processes == 1
-        self.plan = StepPlan(config.train, data.train.encoded.lengths, accelerator.num_processes)
-        self.total = self.plan.total()
+        self.feed = open_feed(config, data, accelerator.num_processes)
+        self.total = self.feed.total()
         self.rate = learning_rate(config.train, self.total)
-        self.tally = Tally(data.train, config.train.greatest_loss)
+        self.tally = Tally(config.train.greatest_loss)
         self.parameters = model.trainable_parameters()
-        cached = config.train.prefix_cache
-        self.prefixes = [build_prefix(model, s.encoded) if cached else None for s in (data.train, data.validation)]
+        keep, splits = config.train.prefix_cache, [data.train] if data.stream is None else []  # streamed: seen once
+        self.prefixes = {id(split): build_prefix(model, split.encoded) for split in [*splits, data.validation] if keep}
         optimizer = build_optimizer(self.parameters, config.train, b_matrices(model))
-        self.stepper = Stepper(accelerator, model, optimizer, config.train, data, self.prefixes[0])
+        self.stepper = Stepper(accelerator, model, optimizer, config.train, data, self.prefixes.get(id(data.train)))
 
     def run(self, run: RunFolder, report: Report, resume: bool) -> FitResult:
         self.report = report
@@ -137,13 +138,15 @@ class _Training:
         return patience is not None and self.state.stale >= patience
 
     def _epoch(self) -> None:
-        steps = self.plan.steps(self.state.epoch)
+        steps = self.feed.length(self.state.epoch)
         self.model.train()
         self.clock = time.perf_counter()
-        for batches in steps[self.state.done :]:
-            self._step(batches, len(steps))
+        for split, batches in self.feed.steps(self.state):
+            self.stepper.split = split
+            self._step(batches, steps)
         rows, classes = self.data.validation, len(self.data.names)
-        figures = validate(self.model, rows, classes, self.accelerator, self._pause, self.prefixes[1], self.data.kinds)
+        own = (self._pause, self.prefixes.get(id(rows)), self.data.kinds)
+        figures = validate(self.model, rows, classes, self.accelerator, *own)
         self._close_epoch(self._row(figures))
 
     def _step(self, batches: list[Rows], in_epoch: int) -> None:
@@ -237,7 +240,7 @@ class _Training:
     def _finish(self) -> FitResult:
         best = self.state.best
         assert best is not None  # noqa: S101 - at least one epoch was trained
-        for prefix in self.prefixes:
+        for prefix in self.prefixes.values():
             if prefix is not None:
                 prefix.discard()
         load_trainable(self.model, self.recorder.best)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from newslora.config import RunConfig
 from newslora.data.prepare import Prepared
+from newslora.data.streaming import Position
 from newslora.training.engine import flat_settings
 from newslora.training.progress import Row
 
@@ -73,6 +74,7 @@ class TrainingState(_Stored):
         skipped: Steps whose update was left out because they diverged.
         metrics: All rows of ``metrics.jsonl``.
         curve: All rows of ``steps.jsonl``.
+        stream: Where a stream's reading stands, if rows are streamed.
     """
 
     step: int = 0
@@ -86,6 +88,7 @@ class TrainingState(_Stored):
     skipped: int = 0
     metrics: list[Row] = Field(default_factory=list)
     curve: list[Row] = Field(default_factory=list)
+    stream: Position | None = None
 
     def judge(self, row: Row, by: Literal["macro_f1", "loss"]) -> bool:
         """Enter an epoch's row and return whether it is the best so far; of equal ones the earlier stays."""
@@ -158,10 +161,11 @@ class Identity(_Stored):
     def _setting_difference(self, earlier: dict[str, str | int | float | bool]) -> str | None:
         # A setting that is newer than the checkpoint does nothing at its default.
         earlier = flat_settings(RunConfig()) | earlier
+        streamed = bool(self.settings.get("data.streaming"))  # its epochs are parts of all steps
         for name, value in self.settings.items():
             before = earlier.get(name)
             # More epochs go on from where the run stands; fewer would have trained otherwise from the start.
-            longer = name == "train.epochs" and isinstance(before, int) and int(value) >= before
+            longer = name == "train.epochs" and isinstance(before, int) and int(value) >= before and not streamed
             if name not in FREE and value != before and not longer:
                 return f"{name} is {value} but was {before}"
         return None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from newslora.config import TrainConfig
 from newslora.data.batches import make_batch
-from newslora.data.prepare import Prepared
+from newslora.data.prepare import Prepared, Split
 from newslora.errors import NewsloraError
 from newslora.model.classifier import NewsModel
 from newslora.model.prefix import Prefix
@@ -28,12 +28,14 @@ class StepResult:
     """A step's figures, left on the device so that nothing waits for them.
 
     Attributes:
-        rows: int64 [articles], all training rows of the step.
+        split: The training rows at hand.
+        rows: int64 [articles], those of them that the step took.
         mass: Sum of the articles' class weights.
         figures: float32 [6]: summed cross-entropy, articles right, processes asked to stop, whether a checkpoint is
             due, norm of the gradient (0 when it is not clipped), and whether the step diverged and was left out.
     """
 
+    split: Split
     rows: Rows
     mass: float
     figures: Tensor
@@ -62,6 +64,9 @@ class Stepper:
 
     Where the device's memory does not suffice for a batch, its halves are passed one after the other, and so are later
     batches of that size; as the loss is a sum, its gradient stays that of the whole.
+
+    Attributes:
+        split: The training rows that batches are taken from; a stream's change as it goes on.
     """
 
     def __init__(
@@ -75,7 +80,7 @@ class Stepper:
     ) -> None:
         self.prefix = prefix
         self.accelerator, self.model, self.optimizer, self.config = accelerator, model, optimizer, config
-        self.split = data.train
+        self.split: Split = data.train
         self.parameters = model.trainable_parameters()
         self.most_tokens = math.inf  # of a pass, once a greater one has run out of memory
         self.objective, self.lesson = _objective(config, data, accelerator.device)
@@ -96,7 +101,7 @@ class Stepper:
             sums += self._backward(batch[self.accelerator.process_index :: self.accelerator.num_processes], mass)
         flags = torch.tensor([float(stop), float(due)], device=sums.device)
         figures = self._share(torch.cat([sums, flags]))
-        return StepResult(rows, mass, torch.cat([figures, self._apply(lr, figures[0] / mass)]))
+        return StepResult(self.split, rows, mass, torch.cat([figures, self._apply(lr, figures[0] / mass)]))
 
     def _backward(self, rows: Rows, mass: float) -> Tensor:
         if not len(rows):

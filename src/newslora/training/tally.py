@@ -4,7 +4,6 @@ import math
 
 import torch
 
-from newslora.data.prepare import Split
 from newslora.errors import Diverged
 from newslora.training.state import TrainingState
 from newslora.training.stepping import StepResult, diverged
@@ -16,15 +15,14 @@ class Tally:
     """Holds the steps' figures until they are fetched; fetching is what makes a GPU wait.
 
     Args:
-        split: The training rows, to name those of a step that diverges.
         greatest: Mean loss of a step above which it has diverged.
 
     Attributes:
         skipped: Steps left out among those fetched last, each with what was wrong.
     """
 
-    def __init__(self, split: Split, greatest: float = math.inf) -> None:
-        self.split, self.greatest = split, greatest
+    def __init__(self, greatest: float = math.inf) -> None:
+        self.greatest = greatest
         self.skipped: list[tuple[int, str]] = []
         self._in_a_row = 0
         self._pending: list[StepResult] = []
@@ -73,5 +71,5 @@ class Tally:
             raise Diverged(f"step {step}: {reason}, the {MOST_SKIPPED}th such step in a row; {advice}")
 
     def _rows(self, result: StepResult) -> str:
-        places = sorted(self.split.places[row] for row in result.rows.tolist())
-        return f"{self.split.source}, rows {', '.join(map(str, places))}"
+        places = sorted(result.split.places[row] for row in result.rows.tolist())
+        return f"{result.split.source}, rows {', '.join(map(str, places))}"
