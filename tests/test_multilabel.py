@@ -154,6 +154,34 @@ def test_over_seeds_and_on_a_quantised_backbone(config: RunConfig, tmp_path: Pat
     assert len(record["test"]["macro_f1"]["values"]) == 2
 
 
+def test_a_hierarchy_of_topics_from_table_to_export(config: RunConfig, tmp_path: Path) -> None:
+    """Two topics under each of two: an article of one carries the one above, and no answer is without it."""
+    above = dict(zip(NAMES, ("north", "north", "south", "south"), strict=True))
+    names = sorted({"north", "south", *(f"{above[name]} > {name}".replace(" ", "") for name in NAMES)})
+    values: dict[str, Any] = {"data.hierarchy": ">", "train.epochs": 2}
+    for side, source in (("train", config.data.train), ("test", str(config.data.test))):
+        with Path(source).open(newline="") as file:
+            rows = [
+                [[f"{above[one]} > {one}" for one in row["label"].split("|")], row["text"]]
+                for row in csv.DictReader(file)
+            ]
+        values[f"data.{side}"] = str(tmp_path / f"{side}.csv")
+        with Path(values[f"data.{side}"]).open("w", newline="") as file:
+            csv.writer(file).writerows([["label", "text"], *(["|".join(labels), text] for labels, text in rows)])
+    trained = newslora.train(change(config, values, "test"), tmp_path / "run")
+    results = json.loads(trained.evaluation_file.read_text())
+    assert results["labels"] == names
+    assert results["per_class"]["north"]["support"] + results["per_class"]["south"]["support"] >= results["n"]
+    assert results["micro_f1"] > 0.6
+    export_run(trained.path, "onnx", tmp_path / "onnx")
+    texts = [row["text"] for row in rows_of(change(config, values, "test"))]
+    answers, exported = (newslora.NewsClassifier.load(p).predict(texts) for p in (trained.path, tmp_path / "onnx"))
+    assert [answer["labels"] for answer in answers] == [answer["labels"] for answer in exported]
+    assert any(">" in label for answer in answers for label in answer["labels"])
+    for answer in answers:
+        assert {label.partition(">")[0] for label in answer["labels"]} <= set(answer["labels"])
+
+
 Refused = Callable[[RunFolder, RunConfig, Path], object]
 REFUSED: dict[str, tuple[Refused, str]] = {
     "shift": (

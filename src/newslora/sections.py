@@ -30,6 +30,8 @@ class DataConfig(Section):
     """Articles may carry several labels: a list (JSON Lines, Parquet), or text with `data.separator` between."""
     separator: Annotated[str, Field(min_length=1, max_length=8)] = "|"
     """Stands between the labels of an article, with `data.multi_label`."""
+    hierarchy: Annotated[str, Field(min_length=1, max_length=8)] | None = None
+    """Stands between the topics of a label such as `Sports/Tennis`, which an article carries with all above it."""
     classes: Names | None = None
     """Label names for integer labels, in order (a `classes.txt` beside the file does the same)."""
     train_split: str = "train"

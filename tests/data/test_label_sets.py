@@ -109,3 +109,17 @@ def test_prepared_rows_keep_their_sets_through_filter_and_split(
     carried = data.kinds[data.train.labels].mean(axis=0)
     assert shares == pytest.approx(dict(zip(NAMES, carried.tolist(), strict=True)), abs=1e-6)
     assert sum(shares.values()) > 1.2
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_a_topic_brings_those_above_it(name: str, tmp_path: Path) -> None:
+    labels: list[list[str | int]] = [["Sports / Tennis"], ["Business", "Sports/Tennis/Doubles"], ["Sports"]]
+    table = read(write(tmp_path / name, labels), hierarchy="/")
+    tennis = ("Sports", "Sports/Tennis")
+    assert table.label_sets == [tennis, ("Business", *tennis, "Sports/Tennis/Doubles"), ("Sports",)]
+
+
+@pytest.mark.parametrize("label", ["Sports//Tennis", "/Tennis", "Sports/ "])
+def test_a_topic_without_a_name_is_refused(label: str, tmp_path: Path) -> None:
+    with pytest.raises(NewsloraError, match=r"a\.csv:3: label '.*' has a topic without a name; expected A/B$"):
+        read(write(tmp_path / "a.csv", [["Sports"], [label]]), hierarchy="/")

@@ -50,3 +50,22 @@ def test_a_damaged_file_is_refused(content: dict[str, object], tmp_path: Path) -
     (tmp_path / "thresholds.json").write_text(json.dumps(content))
     with pytest.raises(NewsloraError, match=r"thresholds\.json: .*; expected \{\"separator\""):
         load_thresholds(tmp_path, ABOUT)
+
+
+def test_a_topic_is_carried_only_under_those_above_it(tmp_path: Path) -> None:
+    names = ("A/B/C", "A", "A/B", "D/E")  # nothing knows D: D/E stands by itself
+    seal(tmp_path)
+    save_thresholds(tmp_path, names, Thresholds.of(np.full(4, 0.5), names, "|", "/"), {})
+    loaded = load_thresholds(tmp_path, About({}, names, 128, multi_label=True))
+    assert loaded is not None
+    probabilities = np.array([[0.9, 0.9, 0.1, 0.9], [0.9, 0.1, 0.9, 0.1], [0.9, 0.9, 0.9, 0.1], [0.1, 0.9, 0.9, 0.1]])
+    expected = [[0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 0], [0, 1, 1, 0]]
+    np.testing.assert_array_equal(loaded.carried(probabilities), expected)
+    np.testing.assert_array_equal(loaded.carried(probabilities[0]), expected[0])
+
+
+def test_a_hierarchy_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    content = {"separator": "|", "hierarchy": 3, "thresholds": {"Business": 0.5, "Sci/Tech": 0.5}}
+    (tmp_path / "thresholds.json").write_text(json.dumps(content))
+    with pytest.raises(NewsloraError, match="hierarchy is no text; expected what stands between topics, or null"):
+        load_thresholds(tmp_path, ABOUT)

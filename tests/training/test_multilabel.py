@@ -56,3 +56,11 @@ def test_what_means_nothing_is_refused(section: str, settings: dict[str, Any], n
     both = {"data": {"multi_label": True}} | {section: settings | ({"multi_label": True} if section == "data" else {})}
     with pytest.raises(NewsloraError, match=f"^{name}: is for one label an article; leave it out"):
         check_multi_label(RunConfig.from_dict(both))
+
+
+def test_a_hierarchy_goes_with_several_labels_alone() -> None:
+    with pytest.raises(NewsloraError, match=r"^data\.hierarchy: .*; set data\.multi_label$"):
+        check_multi_label(RunConfig.from_dict({"data": {"hierarchy": "/"}}))
+    check_multi_label(RunConfig.from_dict({"data": {"hierarchy": "/", "multi_label": True}}))
+    with pytest.raises(NewsloraError, match=r"^data\.hierarchy: is data\.separator too"):
+        check_multi_label(RunConfig.from_dict({"data": {"hierarchy": "|", "multi_label": True}}))

@@ -173,8 +173,21 @@ def _label_sets(frame: Frame, column: str, config: DataConfig) -> list[tuple[str
             parts = [*cell.split(config.separator)]
         elif config.multi_label and isinstance(cell, list):
             parts = cell or [None]
-        sets.append(tuple(dict.fromkeys(_label(part, frame, row) for part in parts)))
+        labels = [_label(part, frame, row) for part in parts]
+        topics = [topic for label in labels for topic in _topics(label, config.hierarchy, frame, row)]
+        sets.append(tuple(dict.fromkeys(topics)))
     return sets
+
+
+def _topics(label: str | int, between: str | None, frame: Frame, row: int) -> list[str | int]:
+    """Return a label and the topics above it, from the top: ``Sports/Tennis`` is Sports and Sports/Tennis."""
+    if between is None or isinstance(label, int):
+        return [label]
+    path = [topic.strip() for topic in label.split(between)]
+    if not all(path):
+        where = f"{frame.source}:{frame.places[row]}"
+        raise NewsloraError(f"{where}: label {shown(label)} has a topic without a name; expected A{between}B")
+    return [between.join(path[:depth]) for depth in range(1, len(path) + 1)]
 
 
 def _label(cell: object, frame: Frame, row: int) -> str | int:

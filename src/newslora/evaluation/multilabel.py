@@ -74,7 +74,8 @@ def measure_sets(
     Returns:
         Plain values, ready for JSON: ``task``, ``n``, ``accuracy`` (subset accuracy: every label right), ``micro_f1``,
         ``macro_f1``, ``hamming_loss``, ``log_loss`` (mean binary cross-entropy), ``per_class`` with each label's
-        ``threshold``, ``labels``, ``interval_95`` and how it was found.
+        ``threshold``, ``labels``, ``interval_95`` and how it was found. In a hierarchy, where articles carry the
+        topics above theirs, ``micro_f1`` is the hierarchical F1 of Kiritchenko et al. 2005, section 3.
     """
     carried, predicted = np.asarray(truth) > 0, thresholds.carried(probabilities)
     figures = precision_recall_fscore_support(carried, predicted, zero_division=0)
@@ -134,8 +135,10 @@ def finish_sets(
         answer: Gives a split's logits, and the model's parameters.
     """
     truth, settings = kinds[data.validation.labels], run.config().data
-    thresholds = Thresholds(tune_thresholds(label_probabilities(validation), truth), settings.separator)
-    at_half = Thresholds(np.full(len(data.names), 0.5), settings.separator)
+    tuned, half = tune_thresholds(label_probabilities(validation), truth), np.full(len(data.names), 0.5)
+    at_half, thresholds = (
+        Thresholds.of(values, data.names, settings.separator, settings.hierarchy) for values in (half, tuned)
+    )
     measured = [measure_sets(label_probabilities(validation), truth, data.names, t) for t in (at_half, thresholds)]
     record = {f"macro_f1_{name}": m["macro_f1"] for name, m in zip(("at_half", "tuned"), measured, strict=True)}
     save_thresholds(run.adapter, data.names, thresholds, record | {"n": len(truth)})

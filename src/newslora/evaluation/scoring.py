@@ -71,7 +71,7 @@ def score_run(
         first = run.seed(config.train.seeds[0])
         raise NewsloraError(f"{run.path}: holds a run for each of several seeds; give one of them, such as {first}")
     data = (data or config.data).model_copy(
-        update={"multi_label": config.data.multi_label, "separator": config.data.separator}
+        update={name: getattr(config.data, name) for name in ("multi_label", "separator", "hierarchy")}
     )
     model = None if run.is_baseline else load_model(run.adapter)
     names = tuple(read_baseline(run.baseline)["labels"]) if model is None else model.names

@@ -77,7 +77,8 @@ def read_rows(
     run = RunFolder(adapter.parent)
     data = run.config().data if run.config_file.is_file() else DataConfig()
     if thresholds is not None:
-        data = data.model_copy(update={"multi_label": True, "separator": thresholds.separator})
+        own = {"separator": thresholds.separator, "hierarchy": thresholds.hierarchy}
+        data = data.model_copy(update={"multi_label": True, **own})
     test = data.test if data.test and Path(data.test).is_file() else SAMPLE
     report = _report(run)
     table = read_table(source or test, data, split=data.test_split, need_label=False, like=_training_table(report))

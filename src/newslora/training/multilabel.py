@@ -15,13 +15,17 @@ _ONE = "one label an article"
 
 
 def check_multi_label(config: RunConfig) -> None:
-    """Refuse settings that mean nothing where an article carries several labels.
+    """Refuse settings that mean nothing where an article carries several labels, or where it carries one.
 
     Raises:
         NewsloraError: Names the first such setting.
     """
     if not config.data.multi_label:
+        if config.data.hierarchy is not None:
+            raise NewsloraError("data.hierarchy: an article carries a topic and those above it; set data.multi_label")
         return
+    if config.data.hierarchy == config.data.separator:
+        raise NewsloraError("data.hierarchy: is data.separator too; give the topics of a label another sign")
     wrong = {
         "train.loss gce": config.train.loss != "cross-entropy",
         "train.label_smoothing": config.train.label_smoothing > 0,
