@@ -106,8 +106,8 @@ class LoraConfig(Section):
     """Alphas other than `lora.alpha`, written as `lora.ranks`."""
     allocation: Literal["none", "gradient"] = "none"
     """`gradient` shares the parameters of rank `lora.r` out among the modules anew, by their gradients' spectra."""
-    init: Literal["default", "pissa", "olora", "eva"] = "default"
-    """Start of the matrices: noise and zero, PiSSA, OLoRA, or EVA on training rows."""
+    init: Literal["default", "pissa", "olora", "eva", "loftq"] = "default"
+    """Start of the matrices: noise and zero, PiSSA, OLoRA, EVA on training rows, or LoftQ for a quantised backbone."""
     dora: bool = False
     """Train each weight's magnitude apart from its direction (DoRA, Liu et al. 2024, arXiv 2402.09353)."""
     budget: Count = 1_000_000

@@ -22,6 +22,7 @@ from newslora.errors import NewsloraError
 from newslora.files import read_bytes
 from newslora.model.adapter_config import read_adapter_config
 from newslora.model.families import Family
+from newslora.model.loftq import LOFTQ, check_loftq, start_from_rest
 from newslora.model.quantized import check_start
 from newslora.model.ranks import module_ranks, scale_of
 from newslora.model.residual import RESIDUAL, keep_start, plain_config, plain_state
@@ -67,10 +68,13 @@ def attach(
         NewsloraError: A target or a layer that does not exist, or a start that a quantised backbone cannot have.
     """
     check_start(model, lora)
+    check_loftq(model, lora)
     with quiet():
         tuned = peft.get_peft_model(model, _configure(model, family, lora, _saved_modules(family, head, fresh)))
     if lora.init in RESIDUAL:
         keep_start(tuned)
+    if lora.init == LOFTQ:
+        start_from_rest(tuned)
     _train_head(tuned, family, lora, head)
     return tuned
 
@@ -80,6 +84,7 @@ def _configure(model: PreTrainedModel, family: Family, lora: LoraConfig, saved: 
     # peft multiplies by lora_alpha / r (or / sqrt(r)): the paper's literal alpha is lora_alpha = alpha · r.
     rslora = lora.scaling == "rslora" and not (lora.ranks or lora.alphas) and lora.init not in RESIDUAL
     alpha = lora.alpha if rslora else lora.r * scale_of(lora.scaling, lora.r, lora.alpha)
+    start: Any = lora.init if lora.init in (*RESIDUAL, "eva") else True  # peft's own LoftQ wants CUDA
     special = {re.escape(name): rank for name, rank in ranks.items() if (rank.r, rank.alpha) != (lora.r, lora.alpha)}
     config = peft.LoraConfig(
         task_type=peft.TaskType.SEQ_CLS,
@@ -90,7 +95,7 @@ def _configure(model: PreTrainedModel, family: Family, lora: LoraConfig, saved: 
         use_rslora=rslora,
         use_dora=lora.dora,
         lora_dropout=lora.dropout,
-        init_lora_weights=True if lora.init == "default" else lora.init,
+        init_lora_weights=start,
         # Ranks are shared out by lora.allocation, not by EVA.
         eva_config=peft.EvaConfig(rho=1.0) if lora.init == "eva" else None,
         # Anchored full names: a bare suffix such as "dense" would also match the head.

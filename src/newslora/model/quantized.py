@@ -34,15 +34,20 @@ class QuantizedLinear(nn.Linear):
     Args:
         linear: The module in full precision, on a CPU.
         kind: ``int8`` or ``nf4``.
+        keep_rest: Whether what is rounded off is kept.
+
+    Attributes:
+        rest: What was rounded off, float32 [out, in], if it is kept: for a start by LoftQ, which lets it go.
     """
 
-    def __init__(self, linear: nn.Linear, kind: Kind) -> None:
+    def __init__(self, linear: nn.Linear, kind: Kind, keep_rest: bool = False) -> None:
         nn.Module.__init__(self)  # nn.Linear's own would make a weight
         self.in_features, self.out_features, self.kind = linear.in_features, linear.out_features, kind
         self.bias = linear.bias
         codes, scales = _QUANTIZE[kind](linear.weight.detach())
         self.register_buffer("codes", codes, persistent=False)
         self.register_buffer("scales", scales, persistent=False)
+        self.rest = linear.weight.detach() - self.weight if keep_rest else None
 
     @property
     def weight(self) -> torch.Tensor:  # type: ignore[override]  # in place of nn.Linear's parameter
@@ -65,17 +70,18 @@ def check_start(model: nn.Module, lora: LoraConfig) -> None:
     if lora.init in RESIDUAL and hidden_parameters(model):
         raise NewsloraError(
             f"lora.init: {lora.init} changes the backbone's weights, which model.quantization keeps as they are; "
-            "take default or eva, or quantization none"
+            "take default, eva or loftq, or quantization none"
         )
 
 
-def quantize(model: PreTrainedModel, family: Family, kind: Kind | Literal["none"]) -> None:
+def quantize(model: PreTrainedModel, family: Family, kind: Kind | Literal["none"], keep_rest: bool = False) -> None:
     """Quantise the linear modules of every layer, in place; nothing outside the layers, so never the head.
 
     Args:
         model: The classification model in float32 on a CPU, before LoRA.
         family: Its family.
         kind: ``int8`` or ``nf4``; ``none`` leaves all as it is.
+        keep_rest: Whether modules keep what is rounded off.
 
     Raises:
         NewsloraError: bitsandbytes is not installed.
@@ -86,7 +92,7 @@ def quantize(model: PreTrainedModel, family: Family, kind: Kind | Literal["none"
     for layer in model.get_submodule(family.layers).children():
         for path in dict.fromkeys(family.modules.values()):
             linear = cast(nn.Linear, layer.get_submodule(path))
-            layer.set_submodule(path, QuantizedLinear(linear, kind).requires_grad_(False))
+            layer.set_submodule(path, QuantizedLinear(linear, kind, keep_rest).requires_grad_(False))
 
 
 def dequantize(model: nn.Module) -> None:
