@@ -88,7 +88,7 @@ def test_a_wrong_graph_is_found(run: RunFolder, tmp_path: Path, monkeypatch: pyt
 
     def drop_one(*arguments: object) -> str:
         result: str = norm(*arguments)  # type: ignore[arg-type]
-        return str(arguments[2]) if arguments[-1] == "layer.0.output" else result
+        return str(arguments[2]) if arguments[-2] == "layer.0.output" else result
 
     monkeypatch.setattr(graph, "_add_norm", drop_one)
     with pytest.raises(NewsloraError, match="the onnx export is not the model on sample"):

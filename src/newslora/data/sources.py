@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -78,7 +78,8 @@ def read_table(
         NewsloraError: The table cannot be had or read; a column cannot be found; a label is missing; ``file:line``
             of a row that is at fault.
     """
-    return make_table(_read_frame(source, config, split), config, need_label=need_label, like=like)
+    frame = replace(_read_frame(source, config, split), source=source)  # by the name that it was asked for
+    return make_table(frame, config, need_label=need_label, like=like)
 
 
 def make_table(frame: Frame, config: DataConfig, *, need_label: bool = True, like: Table | None = None) -> Table:

@@ -42,6 +42,14 @@ class _Graph(Nodes):
         missing = linear.bias is None
         return self.weight(f"{name}.bias", torch.zeros(linear.out_features) if missing else linear.bias)
 
+    def products(self, x: str, linears: list[nn.Linear], name: str) -> list[str]:
+        """Add the products of one input as one: a wide product keeps all cores at work."""
+        joined = self.add("MatMul", x, self.weight(f"{name}.weight", torch.cat([m.weight for m in linears]).t()))
+        sizes = self.weight(f"{name}.sizes", [m.out_features for m in linears])
+        outputs = [f"{name}.{number}" for number in range(len(linears))]
+        self.nodes.append(helper.make_node("Split", [joined, sizes], outputs, f"{name}.split", axis=-1))
+        return outputs
+
     def dense(self, x: str, linear: nn.Linear, name: str) -> str:
         return self.add("Gemm", x, self.weight(f"{name}.weight", linear.weight), self.bias(linear, name), transB=1)
 
@@ -113,28 +121,39 @@ class _Layer:
         self.activation = str(getattr(config, "hidden_act", None) or config.activation)
         self.name, self.last = name, last
 
+    def context_bias(self) -> torch.Tensor:
+        """Return what the values' bias and the output's come to after the output's product."""
+        biases = [torch.zeros(m.out_features) if m.bias is None else m.bias for m in (self.value, self.output)]
+        value, output = (bias.detach().cpu().double() for bias in biases)
+        bias: torch.Tensor = self.output.weight.detach().cpu().double() @ value + output
+        return bias
+
 
 def _layer(graph: _Graph, x: str, mask: str, layer: _Layer) -> str:
     """Attention, add, norm; feed-forward, add, norm: on the first tokens alone where the head reads the result."""
-    rows = x
+    rows, name = x, layer.name
     if layer.last:
         one = graph.weight("one", [1])
         rows = graph.add("Slice", x, graph.weight("zero", [0]), one, one)
-    names = [f"{layer.name}.{part}" for part in ("query", "key", "value")]
-    linears = (layer.query, layer.key, layer.value)
-    q, k, v = (graph.product(y, m, n) for y, m, n in zip((rows, x, x), linears, names, strict=True))
-    biases = [torch.zeros(m.out_features) if m.bias is None else m.bias for m in linears]
-    bias = graph.weight(f"{layer.name}.attention.bias", torch.cat(biases))
-    context = graph.add("MultiHeadAttention", q, k, v, bias, mask, domain=FUSED, num_heads=layer.heads)
-    rows = _add_norm(graph, context, rows, layer.output, layer.attention_norm, f"{layer.name}.attention-output")
-    inner = graph.product(rows, layer.up, f"{layer.name}.intermediate")
-    inner = _activate(graph, inner, graph.bias(layer.up, f"{layer.name}.intermediate"), layer.activation)
-    return _add_norm(graph, inner, rows, layer.down, layer.output_norm, f"{layer.name}.output")
+        q = graph.product(rows, layer.query, f"{name}.query")
+        k, v = graph.products(x, [layer.key, layer.value], f"{name}.key-value")
+    else:
+        q, k, v = graph.products(x, [layer.query, layer.key, layer.value], f"{name}.query-key-value")
+    # Softmax takes no notice of the keys' bias, which adds the same to a row of scores; the values' comes out of the
+    # attention as it went in, since a row's weights sum to 1, and is added with the output's.
+    q = graph.add("Add", q, graph.bias(layer.query, f"{name}.query"))
+    context = graph.add("MultiHeadAttention", q, k, v, "", mask, domain=FUSED, num_heads=layer.heads)
+    bias = graph.weight(f"{name}.attention-output.bias", layer.context_bias())
+    rows = _add_norm(graph, context, rows, layer.output, layer.attention_norm, f"{name}.attention-output", bias)
+    inner = graph.product(rows, layer.up, f"{name}.intermediate")
+    inner = _activate(graph, inner, graph.bias(layer.up, f"{name}.intermediate"), layer.activation)
+    bias = graph.bias(layer.down, f"{name}.output")
+    return _add_norm(graph, inner, rows, layer.down, layer.output_norm, f"{name}.output", bias)
 
 
-def _add_norm(graph: _Graph, x: str, residual: str, linear: nn.Linear, norm: Any, name: str) -> str:  # noqa: ANN401
+def _add_norm(graph: _Graph, x: str, residual: str, linear: nn.Linear, norm: nn.Module, name: str, bias: str) -> str:
     # ONNX Runtime's SkipLayerNormalization, which does all this at once, takes three times as long on a processor.
-    inner = graph.add("Add", graph.product(x, linear, name), graph.bias(linear, name))
+    inner = graph.add("Add", graph.product(x, linear, name), bias)
     return _norm(graph, graph.add("Add", inner, residual), norm, f"{name}.norm")
 
 
