@@ -341,3 +341,14 @@ def test_a_reader_that_leaves_ends_the_command_quietly(command: Command, monkeyp
     monkeypatch.setattr("newslora.cli.commands.print_json", leave)
     done = command("plan", "--model", "roberta-base", "--labels", 4, "--json")
     assert (done.status, done.err) == (1, "")
+
+
+@pytest.mark.parametrize(("rank", "local", "told"), [("0", "0", True), ("1", "1", False), ("2", "0", True)])
+def test_the_first_process_of_each_machine_says_what_went_wrong(
+    rank: str, local: str, told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("LOCAL_RANK", local)
+    assert main(["train", "--train.epoch", "3"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") if told else not said

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from newslora.cli import speaks
+from newslora.cli import tells_faults
 from newslora.cli.parser import build_parser
 from newslora.config import check_setting
 from newslora.errors import NewsloraError
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int | None = getattr(commands, options.command.replace("-", "_"))(options, settings)
         return status or 0
     except NewsloraError as error:
-        if speaks():
+        if tells_faults():
             print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
