@@ -19,9 +19,9 @@ from newslora.workflow import train
 def sure(tmp_path_factory: pytest.TempPathFactory, news_backbone: Path) -> RunFolder:
     """A finished run that is sure of its answers, or 8 bits would settle some of them otherwise."""
     folder = tmp_path_factory.mktemp("sure")
-    data = {"train": str(write_table(folder / "train.csv", articles(120)))}
+    data = {"train": str(write_table(folder / "train.csv", articles(240)))}
     data["test"] = str(write_table(folder / "test.csv", articles(30, seed=1)))
-    settings = {"train": {"epochs": 4, "lr": 0.02}, "lora": {"targets": "all-linear"}}
+    settings = {"train": {"epochs": 8, "lr": 0.02}, "lora": {"targets": "all-linear"}}
     return train(
         RunConfig.from_dict({"data": data, "model": {"backbone": str(news_backbone)}, **settings}), folder / "run"
     )
