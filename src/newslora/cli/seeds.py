@@ -16,13 +16,21 @@ TITLES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 Train = Callable[[Callable[[display.Message], None]], RunFolder]
 
 
-def run_seeds(config: RunConfig, output: Path, *, resume: bool, to_json: bool) -> Path:
-    """Train each seed and show what they give together; return the folder."""
+def run_seeds(
+    config: RunConfig,
+    output: Path,
+    *,
+    resume: bool,
+    to_json: bool,
+    go: Callable[..., RunFolder] | None = None,
+    more: str = "",
+) -> Path:
+    """Train each seed and show what they give together; return the folder; ``go`` and ``more`` as for one seed."""
     from newslora.seeds import train_seeds
 
     return show_seeds(
-        lambda report: train_seeds(config, output, resume=resume, report=report),
-        f"newslora train --resume --output {output}",
+        lambda report: (go or train_seeds)(config, output, resume=resume, report=report),
+        f"newslora train --resume --output {output}{more}",
         to_json=to_json,
     )
 
