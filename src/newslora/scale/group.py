@@ -6,12 +6,13 @@ import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from newslora.config import RunConfig
 from newslora.data.prepare import Prepared
 from newslora.data.story import RowCounts
 from newslora.errors import Lost, NewsloraError
+from newslora.scale.mailbox import Mailbox
 from newslora.seeds import train_seeds
 from newslora.training.processes import start_processes
 from newslora.training.progress import Event, StepDone
@@ -44,22 +45,6 @@ class Fault:
 Letter = Begun | Fault | Event | RowCounts | Built
 
 
-class Mailbox:
-    """Letters of the workers, kept until they are taken; lives in a process of its own."""
-
-    def __init__(self) -> None:
-        self._letters: list[Letter] = []
-
-    def put(self, letter: Letter) -> None:
-        """Add one."""
-        self._letters.append(letter)
-
-    def take(self) -> list[Letter]:
-        """Return all that came since the last call."""
-        letters, self._letters = self._letters, []
-        return letters
-
-
 @dataclass(frozen=True)
 class Task:
     """What a group is to do.
@@ -68,13 +53,13 @@ class Task:
         config: The settings.
         output: The run folder, which stands already.
         folder: Where the command was given, which the settings' paths may be relative to.
-        mailbox: Ray's handle of a :class:`Mailbox`.
+        mailbox: Where word goes.
     """
 
     config: RunConfig
     output: Path
     folder: str
-    mailbox: Any
+    mailbox: Mailbox
 
 
 def work(task: Task) -> None:
@@ -84,24 +69,23 @@ def work(task: Task) -> None:
         Lost: Another worker was lost, so that the group is to be started again; all other faults are told by letter.
     """
     os.chdir(task.folder)
-    post = _Post(task.mailbox)
     try:
         if start_processes().is_main_process:
-            post.send(Begun())
+            task.mailbox.send(Begun())
             _await_locks(task.output)
-        _train(task, post)
+        _train(task)
     except Lost:
         raise
     except NewsloraError as error:
-        post.send(Fault(str(error), bug=False))
+        task.mailbox.send(Fault(str(error), bug=False))
     except Exception:
-        post.send(Fault(traceback.format_exc(), bug=True))
+        task.mailbox.send(Fault(traceback.format_exc(), bug=True))
 
 
-def _train(task: Task, post: "_Post") -> None:
+def _train(task: Task) -> None:
     # The folder was made before the group was started. Without a checkpoint, to resume is to begin.
     go = train if task.config.train.seeds is None else train_seeds
-    go(task.config, task.output, resume=True, report=post)
+    go(task.config, task.output, resume=True, report=_Reporter(task.mailbox))
 
 
 def _await_locks(output: Path) -> None:
@@ -114,10 +98,8 @@ def _await_locks(output: Path) -> None:
             time.sleep(0.1)
 
 
-class _Post:
-    """Sends letters, each on its way when the call returns."""
-
-    def __init__(self, mailbox: Any) -> None:  # noqa: ANN401 - Ray has no type for it
+class _Reporter:
+    def __init__(self, mailbox: Mailbox) -> None:
         self._mailbox, self._since = mailbox, 0.0
 
     def __call__(self, message: Event | Prepared | Built) -> None:
@@ -125,9 +107,4 @@ class _Post:
             if time.monotonic() - self._since < PAUSE:
                 return
             self._since = time.monotonic()
-        self.send(message.counts() if isinstance(message, Prepared) else message)
-
-    def send(self, letter: Letter) -> None:
-        import ray
-
-        ray.get(self._mailbox.put.remote(letter))
+        self._mailbox.send(message.counts() if isinstance(message, Prepared) else message)

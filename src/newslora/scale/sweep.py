@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,7 +57,7 @@ class _Worker:
 
     def __init__(self, folder: str, space: Space, output: Path, own: dict[str, Any]) -> None:
         os.chdir(folder)  # paths in the settings may be relative to where the command was given
-        self._make = lambda: Search(space, output, **own)
+        self._make = partial(Search, space, output, **own)
         self._search: Search | None = None
 
     def next(self) -> tuple[TrialDone | None, str | None]:
@@ -79,7 +80,7 @@ def _work_off(
 
     # One worker's call does a trial, whichever that is: made again, it asks the journal what is left to do.
     again = {"max_restarts": -1, "max_task_retries": LOSSES}
-    kind = ray.remote(num_cpus=1, num_gpus=gpu_share(workers), **again)(_Worker)
+    kind: Any = ray.remote(num_cpus=1, num_gpus=gpu_share(workers), **again)(_Worker)
     crew = [kind.remote(str(Path.cwd()), *task) for _ in range(min(workers, board.most - board.finished()))]
     busy = {worker.next.remote(): worker for worker in crew}
     del crew  # a worker that nobody holds ends, and leaves its core to one that has to start again

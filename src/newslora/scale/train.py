@@ -1,8 +1,8 @@
 """Training on Ray Train: the local engine's loop in a group of workers, started again when one of them is lost."""
 
-import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -12,7 +12,8 @@ from newslora.data.prepare import Prepared
 from newslora.data.story import RowCounts
 from newslora.errors import NewsloraError
 from newslora.scale.cluster import cluster
-from newslora.scale.group import Begun, Fault, Letter, Mailbox, Task, work
+from newslora.scale.group import Begun, Fault, Letter, Task, work
+from newslora.scale.mailbox import Mailbox
 from newslora.training.processes import TIMEOUT
 from newslora.training.progress import Event, Restarted
 from newslora.training.run_folder import RunFolder
@@ -79,17 +80,12 @@ def _scale(workers: int | None, cores: int) -> dict[str, Any]:
 
 
 def _train(config: RunConfig, run: RunFolder, scale: dict[str, Any], report: Report) -> None:
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    # Here, so that the loss of no other machine takes the letters with it.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
+    mailbox = Mailbox()
     task = Task(config, run.path, str(Path.cwd()), mailbox)
     with TemporaryDirectory(prefix="newslora-", ignore_cleanup_errors=True) as folder:
         group = _Group(task, scale, folder)
         group.start()
-        _follow(group, lambda: ray.get(mailbox.take.remote()), report)
+        _follow(group, mailbox.take, report)
     if group.error is not None:
         raise group.error
 
@@ -134,8 +130,7 @@ def _fit(task: Task, scale: dict[str, Any], folder: str) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     TorchTrainer(
-        work,
-        train_loop_config=task,
+        partial(work, task),  # not as train_loop_config, which Ray's controller would import all of newslora for
         torch_config=TorchConfig(timeout_s=int(TIMEOUT.total_seconds())),
         scaling_config=ScalingConfig(**scale),
         # Ray's own records; the checkpoints are those of the run folder.
