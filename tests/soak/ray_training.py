@@ -28,6 +28,7 @@ from newslora.config import change
 
 EPOCHS = 8
 WORKERS = 2
+KIND = "RayTrainWorker"
 LONGEST = 600.0
 
 
@@ -71,17 +72,20 @@ class Training:
         begun, victim = None, None
         end = time.monotonic() + LONGEST
         while process.poll() is None and time.monotonic() < end:
-            workers = find_workers(process.pid, "RayTrainWorker")
-            begun = begun or (time.monotonic() if workers else None)
+            if begun is None and find_workers(process.pid, KIND):
+                begun = time.monotonic()
             late = moment is not None and begun is not None and time.monotonic() - begun >= moment
-            if victim is None and workers and (late or (step is not None and reached(run) >= step)):
-                victim = _kill(draw.choice(workers), run)
-            time.sleep(0.005)
+            if victim is None and (late or (step is not None and reached(run) >= step)):
+                victim = _kill(find_workers(process.pid, KIND), run, draw)
+            time.sleep(0.2 if begun is None else 0.01)
         process.kill()
         return process.wait(), time.monotonic() - (begun or time.monotonic()), victim
 
 
-def _kill(worker: psutil.Process, run: Path) -> dict[str, Any]:
+def _kill(workers: list[psutil.Process], run: Path, draw: random.Random) -> dict[str, Any] | None:
+    if not workers:
+        return None
+    worker = draw.choice(workers)
     main = any(Path(file.path) == run / ".lock" for file in worker.open_files())
     worker.kill()
     return {"which": "main" if main else "other, or before the run was opened", "step": reached(run)}
