@@ -26,6 +26,10 @@ from newslora.scale.train import _follow, train_on_ray
 from newslora.training.progress import EpochDone, Restarted, Started, StepDone
 
 KILL_AT = 20
+# Ray sets settings that it has itself named old.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`(use_|write_|target_|retried_).* (is|will be) deprecated:DeprecationWarning"
+)
 
 
 class Letters:

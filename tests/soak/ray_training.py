@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 import yaml
 from tests.soak.ledger import open_ledger
 from tests.soak.ray_workers import find_workers
@@ -37,6 +38,7 @@ class Training:
 
     def __init__(self, place: Path) -> None:
         os.environ |= {"NEWSLORA_CACHE": str(place / "cache"), "OMP_NUM_THREADS": "1"}
+        torch.set_num_threads(1)  # as Ray's workers have it: another number rounds otherwise
         self.place, self.file = place, place / "settings.yaml"
         config = change(settings(place, "two"), {"train.epochs": EPOCHS}, "ray_training")
         self.file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
