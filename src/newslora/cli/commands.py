@@ -135,7 +135,8 @@ def run_training(
     from newslora.workflow import train as run_here
 
     try:
-        with display.training(Console(stderr=to_json, quiet=not speaks())) as report:
+        shown = Console(stderr=to_json, quiet=not speaks())
+        with display.result_alone(to_json), display.training(shown) as report:
             run = (go or run_here)(config, output, resume=resume, report=report)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; newslora train --resume --output {output}{more} goes on") from None

@@ -1,8 +1,9 @@
 """What a person at a terminal sees: progress, tables, one clear line an epoch."""
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ from newslora.training.run_folder import RunFolder
 from newslora.workflow import Built
 
 Message = Event | Prepared | RowCounts | Built
+
+
+def result_alone(to_json: bool) -> AbstractContextManager[object]:
+    """For JSON, keep from standard output what others print there meanwhile: Ray tells of lost workers."""
+    return redirect_stdout(sys.stderr) if to_json else nullcontext()
 
 
 @contextmanager

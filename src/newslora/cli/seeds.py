@@ -38,7 +38,8 @@ def run_seeds(
 def show_seeds(train: Train, resume: str, *, to_json: bool) -> Path:
     """Run a training of several seeds and show its ``seeds.json``; ``resume`` is the command that goes on with it."""
     try:
-        with display.training(Console(stderr=to_json, quiet=not speaks())) as report:
+        shown = Console(stderr=to_json, quiet=not speaks())
+        with display.result_alone(to_json), display.training(shown) as report:
             run = train(report)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; {resume} goes on") from None

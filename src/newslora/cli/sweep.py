@@ -26,16 +26,19 @@ def sweep(options: argparse.Namespace, settings: dict[str, str]) -> None:
     objectives = _objectives(options.objectives)
     if importlib.util.find_spec("optuna") is None:
         raise NewsloraError("newslora sweep: Optuna is not installed; pip install 'newslora[search]'")
+    from newslora.cli.display import result_alone
+
     run = _engine(options)
     console, output = Console(stderr=options.json), Path(options.output)
-    board = run(
-        space,
-        output,
-        trials=options.trials,
-        objectives=objectives,
-        storage=Path(options.storage) if options.storage else None,
-        report=lambda done: console.print(_line(done, objectives[0]), highlight=False, soft_wrap=True),
-    )
+    with result_alone(options.json):
+        board = run(
+            space,
+            output,
+            trials=options.trials,
+            objectives=objectives,
+            storage=Path(options.storage) if options.storage else None,
+            report=lambda done: console.print(_line(done, objectives[0]), highlight=False, soft_wrap=True),
+        )
     _finish(console, board, output, to_json=options.json)
 
 
