@@ -55,9 +55,12 @@ class Training:
         moment = draw.uniform(0, self.seconds) if number % 3 == 2 else None
         step = None if number % 3 == 2 else draw.randint(1, self.steps)
         status, seconds, victim = self._go(run, moment, step, draw)
-        ok = status == 0 and victim is not None and outcome(run) == self.whole
+        late = moment is not None and victim is None
+        ok = status == 0 and (victim is not None or late) and outcome(run) == self.whole
         wanted = f"{moment:.1f} s" if moment is not None else f"step {step} of {self.steps}"
-        what = f"wanted {wanted}; killed {victim}; left with {status} after {seconds:.0f} s"
+        what = (
+            f"wanted {wanted}; killed {'after its end' if late else victim}; left with {status} after {seconds:.0f} s"
+        )
         if ok:
             shutil.rmtree(run)
         return {"ok": ok, "kind": kind, "what": what}

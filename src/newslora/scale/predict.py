@@ -1,6 +1,7 @@
 """Tables classified on Ray Data: the local engine's blocks and parts, made by many workers."""
 
 import logging
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ def predict_files(
     sources, several = find_tables(source)
     targets = name_targets(sources, several, output)
     classifier, total = NewsClassifier.load(run), BulkResult(0, 0)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else it advises on how Ray Data starts its workers
     with cluster(workers, spare=1) as found:
         for start in range(0, len(sources), _OPEN):
             pairs = list(zip(sources, targets, strict=True))[start : start + _OPEN]

@@ -54,7 +54,7 @@ def train_on_ray(
     Raises:
         NewsloraError: As for the local engine; more workers than cores; or workers were lost again and again.
     """
-    output = Path(output).absolute()
+    output = Path(output)
     run = RunFolder.open(output) if resume else RunFolder.create(output, config)
     try:
         with run.lock():
