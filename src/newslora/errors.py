@@ -11,3 +11,7 @@ class NewsloraError(Exception):
 
 class Diverged(NewsloraError):
     """Training has left the finite numbers: these settings do not work on these rows."""
+
+
+class Lost(NewsloraError):
+    """Another process of the run was lost; the run can be gone on with."""

@@ -24,6 +24,7 @@ from typing import Any
 
 import psutil
 from tests.soak.predict_million import command, small_export, write_rows
+from tests.soak.ray_workers import find_workers, title
 
 from newslora.scale.predict import BLOCK
 
@@ -66,22 +67,15 @@ class Killing:
 
     def _kill(self, driver: psutil.Process, done: int, begun: float) -> None:
         time.sleep(self.draw.uniform(0, 0.5))
-        workers = [child for child in driver.children(recursive=True) if _title(child).startswith("ray::Map")]
+        workers = find_workers(driver.pid, "Map")
         if not workers:
             return
         victim = self.draw.choice(workers)
-        at = {"seconds": round(time.perf_counter() - begun, 1), "parts": done, "victim": _title(victim)}
+        at = {"seconds": round(time.perf_counter() - begun, 1), "parts": done, "victim": title(victim)}
         victim.kill()
         self.moments.pop(0)
         self.killed.append(at)
         print(f"kill {len(self.killed)}: {at}", flush=True)
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline()).strip()
-    except psutil.Error:
-        return ""
 
 
 def compare(local: Path, other: Path) -> dict[str, Any]:

@@ -3,15 +3,21 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from newslora.cli import speaks
 from newslora.config import RunConfig, load_config
 from newslora.errors import NewsloraError
+
+if TYPE_CHECKING:
+    from newslora.training.run_folder import RunFolder
 
 HEADLINE = "Striker scores twice as the visitors win the cup final in extra time"
 
@@ -56,7 +62,18 @@ def train(options: argparse.Namespace, settings: dict[str, str]) -> None:
             raise NewsloraError("--resume: needs the run to go on with; give --output RUN")
         source = source or output / "config.yaml"
     config = load_config(source, options.preset, settings)
-    run_training(config, output, resume=options.resume, to_json=options.json)
+    go, more = _on_ray(options) if options.engine == "ray" else (None, "")
+    run_training(config, output, resume=options.resume, to_json=options.json, go=go, more=more)
+
+
+def _on_ray(options: argparse.Namespace) -> tuple[Callable[..., "RunFolder"], str]:
+    from newslora.scale import require_ray
+
+    require_ray("newslora train")
+    from newslora.scale.train import train_on_ray
+
+    more = " --engine ray" + (f" --workers {options.workers}" if options.workers else "")
+    return partial(train_on_ray, workers=options.workers), more
 
 
 def evaluate(options: argparse.Namespace, settings: dict[str, str]) -> None:
@@ -91,20 +108,38 @@ def audit(options: argparse.Namespace, settings: dict[str, str]) -> None:
     run(options, settings)
 
 
-def run_training(config: RunConfig, output: Path, *, resume: bool, to_json: bool) -> Path:
-    """Train and show it; return the run's folder."""
+def run_training(
+    config: RunConfig,
+    output: Path,
+    *,
+    resume: bool,
+    to_json: bool,
+    go: Callable[..., "RunFolder"] | None = None,
+    more: str = "",
+) -> Path:
+    """Train and show it; return the run's folder.
+
+    Args:
+        config: The settings.
+        output: The run folder.
+        resume: Go on from its last checkpoint.
+        to_json: Print for programs.
+        go: Another engine than this process.
+        more: What the command has to say for that engine.
+    """
     if config.train.seeds is not None:
         from newslora.cli.seeds import run_seeds
 
-        return run_seeds(config, output, resume=resume, to_json=to_json)
+        return run_seeds(config, output, resume=resume, to_json=to_json, go=go, more=more)
     from newslora.cli import display
-    from newslora.workflow import train as run_workflow
+    from newslora.workflow import train as run_here
 
     try:
-        with display.training(Console(stderr=to_json, quiet=not speaks())) as report:
-            run = run_workflow(config, output, resume=resume, report=report)
+        shown = Console(stderr=to_json, quiet=not speaks())
+        with display.result_alone(to_json), display.training(shown) as report:
+            run = (go or run_here)(config, output, resume=resume, report=report)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted; newslora train --resume --output {output} goes on") from None
+        raise KeyboardInterrupt(f"interrupted; newslora train --resume --output {output}{more} goes on") from None
     if not speaks():
         return run.path
     results = json.loads(run.evaluation_file.read_text(encoding="utf-8")) if run.evaluation_file.exists() else None

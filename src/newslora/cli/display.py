@@ -1,8 +1,9 @@
 """What a person at a terminal sees: progress, tables, one clear line an epoch."""
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from newslora.data.prepare import Prepared
+from newslora.data.story import RowCounts
 from newslora.model.budget import Plan
 from newslora.model.saving import Saving
-from newslora.training.progress import EpochDone, Event, Started, StepDone, StepSkipped
+from newslora.training.progress import EpochDone, Event, Restarted, Started, StepDone, StepSkipped
 from newslora.training.run_folder import RunFolder
 from newslora.workflow import Built
 
-Message = Event | Prepared | Built
+Message = Event | Prepared | RowCounts | Built
+
+
+def result_alone(to_json: bool) -> AbstractContextManager[object]:
+    """For JSON, keep from standard output what others print there meanwhile: Ray tells of lost workers."""
+    return redirect_stdout(sys.stderr) if to_json else nullcontext()
 
 
 @contextmanager
@@ -54,6 +61,8 @@ def training(console: Console) -> Iterator[Callable[[Message], None]]:
 def _say(console: Console, message: Message) -> None:
     match message:
         case Prepared():
+            text = _prepared(message.counts())
+        case RowCounts():
             text = _prepared(message)
         case Built():
             text = _built(message)
@@ -61,6 +70,8 @@ def _say(console: Console, message: Message) -> None:
             text = _started(message)
         case EpochDone():
             text = _epoch(message)
+        case Restarted():
+            text = "a worker was lost; all start again from the last checkpoint"
         case StepSkipped():
             text = f"step {message.step} left out: {message.reason}"
         case _:
@@ -68,13 +79,12 @@ def _say(console: Console, message: Message) -> None:
     console.print(text, highlight=False, soft_wrap=True)
 
 
-def _prepared(data: Prepared) -> str:
-    dropped = sum(filtered["rows"] for filtered in data.report["filters"].values())
-    test = f", {len(data.test.labels):,} test" if data.test else ""
-    more = "" if data.stream is None else " and more while training,"
+def _prepared(rows: RowCounts) -> str:
+    test = "" if rows.test is None else f", {rows.test:,} test"
+    more = " and more while training," if rows.streamed else ""
     return (
-        f"data: {len(data.train.labels):,} training,{more} {len(data.validation.labels):,} validation{test} articles; "
-        f"{dropped:,} filtered out; classes {', '.join(data.names)}"
+        f"data: {rows.train:,} training,{more} {rows.validation:,} validation{test} articles; "
+        f"{rows.dropped:,} filtered out; classes {', '.join(rows.names)}"
     )
 
 

@@ -75,12 +75,14 @@ def _train(commands: "Commands[_Parser]") -> None:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_settings_help(),
-        usage="newslora train [CONFIG] [--preset P] [--output RUN] [--resume] [--json] [--section.key VALUE …]",
+        usage="newslora train [CONFIG] [--preset P] [--output RUN] [--resume] [--engine E] [--json] "
+        "[--section.key VALUE …]",
     )
     command.add_argument("config", nargs="?", metavar="CONFIG", help="YAML file of settings, such as RUN/config.yaml")
     command.add_argument("--preset", metavar="P", help=f"packaged settings: {', '.join(preset_names())}")
     command.add_argument("--output", metavar="RUN", help="run folder (default runs/DATE-TIME)")
     command.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --output")
+    _engine(command)
     command.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -135,7 +137,8 @@ def _sweep(commands: "Commands[_Parser]") -> None:
         "sweep",
         allow_abbrev=False,
         help="search settings within the budget",
-        usage="newslora sweep [CONFIG] --output DIR [--trials N] [--objectives O,…] [--section.key VALUE …]",
+        usage="newslora sweep [CONFIG] --output DIR [--trials N] [--objectives O,…] [--engine E] "
+        "[--section.key VALUE …]",
     )
     command.add_argument("config", nargs="?", metavar="CONFIG", help="YAML file of settings with a section search")
     command.add_argument("--preset", metavar="P", help="packaged sweep: paper-grid")
@@ -145,6 +148,7 @@ def _sweep(commands: "Commands[_Parser]") -> None:
         "--objectives", default="accuracy", metavar="O,…", help="accuracy or macro_f1, then parameters, seconds"
     )
     command.add_argument("--storage", metavar="FILE", help="journal shared by processes (default DIR/journal.log)")
+    _engine(command)
     command.add_argument("--json", action="store_true", help="print the best trial as JSON")
 
 

@@ -16,13 +16,21 @@ TITLES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 Train = Callable[[Callable[[display.Message], None]], RunFolder]
 
 
-def run_seeds(config: RunConfig, output: Path, *, resume: bool, to_json: bool) -> Path:
-    """Train each seed and show what they give together; return the folder."""
+def run_seeds(
+    config: RunConfig,
+    output: Path,
+    *,
+    resume: bool,
+    to_json: bool,
+    go: Callable[..., RunFolder] | None = None,
+    more: str = "",
+) -> Path:
+    """Train each seed and show what they give together; return the folder; ``go`` and ``more`` as for one seed."""
     from newslora.seeds import train_seeds
 
     return show_seeds(
-        lambda report: train_seeds(config, output, resume=resume, report=report),
-        f"newslora train --resume --output {output}",
+        lambda report: (go or train_seeds)(config, output, resume=resume, report=report),
+        f"newslora train --resume --output {output}{more}",
         to_json=to_json,
     )
 
@@ -30,7 +38,8 @@ def run_seeds(config: RunConfig, output: Path, *, resume: bool, to_json: bool) -
 def show_seeds(train: Train, resume: str, *, to_json: bool) -> Path:
     """Run a training of several seeds and show its ``seeds.json``; ``resume`` is the command that goes on with it."""
     try:
-        with display.training(Console(stderr=to_json, quiet=not speaks())) as report:
+        shown = Console(stderr=to_json, quiet=not speaks())
+        with display.result_alone(to_json), display.training(shown) as report:
             run = train(report)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; {resume} goes on") from None

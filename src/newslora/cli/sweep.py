@@ -2,6 +2,8 @@
 
 import argparse
 import importlib.util
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -24,18 +26,33 @@ def sweep(options: argparse.Namespace, settings: dict[str, str]) -> None:
     objectives = _objectives(options.objectives)
     if importlib.util.find_spec("optuna") is None:
         raise NewsloraError("newslora sweep: Optuna is not installed; pip install 'newslora[search]'")
-    from newslora.search.sweep import sweep as run
+    from newslora.cli.display import result_alone
 
+    run = _engine(options)
     console, output = Console(stderr=options.json), Path(options.output)
-    board = run(
-        space,
-        output,
-        trials=options.trials,
-        objectives=objectives,
-        storage=Path(options.storage) if options.storage else None,
-        report=lambda done: console.print(_line(done, objectives[0]), highlight=False, soft_wrap=True),
-    )
+    with result_alone(options.json):
+        board = run(
+            space,
+            output,
+            trials=options.trials,
+            objectives=objectives,
+            storage=Path(options.storage) if options.storage else None,
+            report=lambda done: console.print(_line(done, objectives[0]), highlight=False, soft_wrap=True),
+        )
     _finish(console, board, output, to_json=options.json)
+
+
+def _engine(options: argparse.Namespace) -> "Callable[..., Trials]":
+    if options.engine == "local":
+        from newslora.search.sweep import sweep
+
+        return sweep
+    from newslora.scale import require_ray
+
+    require_ray("newslora sweep")
+    from newslora.scale.sweep import sweep_on_ray
+
+    return partial(sweep_on_ray, workers=options.workers)
 
 
 def _objectives(text: str) -> "tuple[Objective, ...]":

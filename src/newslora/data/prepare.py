@@ -19,7 +19,7 @@ from newslora.data.label_sets import Sets, encode_sets, flat, number_kinds
 from newslora.data.labels import encode_labels, label_base, label_names
 from newslora.data.sources import Table, make_table, read_table
 from newslora.data.splits import Rows, draw_stratified, split_stratified
-from newslora.data.story import describe, describe_filters
+from newslora.data.story import RowCounts, describe, describe_filters
 from newslora.data.streaming import ArticleStream, Position
 from newslora.data.teaching import Teaching
 from newslora.errors import NewsloraError
@@ -79,6 +79,17 @@ class Prepared:
     teaching: Teaching | None = None
     stream: "StreamedRows | None" = None
     kinds: Sets | None = None
+
+    def counts(self) -> RowCounts:
+        """Return what there is to tell of the rows."""
+        return RowCounts(
+            train=len(self.train.labels),
+            validation=len(self.validation.labels),
+            test=None if self.test is None else len(self.test.labels),
+            dropped=sum(filtered["rows"] for filtered in self.report["filters"].values()),
+            names=self.names,
+            streamed=self.stream is not None,
+        )
 
 
 def prepare(config: DataConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> Prepared:

@@ -1,6 +1,7 @@
 """What became of a run's rows: read, repaired, dropped and shared, as plain JSON values."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,27 @@ from newslora.data.sources import Table
 
 if TYPE_CHECKING:
     from newslora.data.prepare import Split
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """How many rows there are to train on.
+
+    Attributes:
+        train: Training rows; of a stream, the first window's.
+        validation: Validation rows.
+        test: Test rows, if a test table was given.
+        dropped: Rows filtered out.
+        names: The classes.
+        streamed: Whether more training rows come while training.
+    """
+
+    train: int
+    validation: int
+    test: int | None
+    dropped: int
+    names: tuple[str, ...]
+    streamed: bool
 
 
 def describe(

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+_QUIET |= {"RAY_TRAIN_V2_ENABLED": "1"}  # the default since it is stable
 
 
 @contextmanager
@@ -32,6 +33,13 @@ def cluster(workers: int | None, spare: int = 0) -> Iterator[int]:
     finally:
         if mine:
             ray.shutdown()
+
+
+def gpu_share(workers: int) -> float:
+    """Return the share of a GPU that each of so many workers has; 0 on a cluster without any."""
+    import ray
+
+    return float(min(1.0, ray.cluster_resources().get("GPU", 0.0) / workers))
 
 
 def _start(workers: int | None, spare: int) -> None:

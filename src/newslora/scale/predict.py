@@ -1,6 +1,7 @@
 """Tables classified on Ray Data: the local engine's blocks and parts, made by many workers."""
 
 import logging
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from newslora.inference.answers import answer_names
 from newslora.inference.bulk import BulkResult, identity
 from newslora.inference.classifier import NewsClassifier
 from newslora.scale.blocks import Answerer, Outcome, Work, cut
-from newslora.scale.cluster import cluster
+from newslora.scale.cluster import cluster, gpu_share
 from newslora.scale.places import describe, find_tables, is_address, name_targets
 from newslora.scale.remote import RemoteParts, open_remote_parts
 
@@ -79,6 +80,7 @@ def predict_files(
     sources, several = find_tables(source)
     targets = name_targets(sources, several, output)
     classifier, total = NewsClassifier.load(run), BulkResult(0, 0)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else it advises on how Ray Data starts its workers
     with cluster(workers, spare=1) as found:
         for start in range(0, len(sources), _OPEN):
             pairs = list(zip(sources, targets, strict=True))[start : start + _OPEN]
@@ -136,7 +138,6 @@ def _outcomes(run: str, works: list[Work], workers: int) -> Generator[Outcome]:
     context.enable_progress_bars = context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     pool = ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=2)
-    gpus = min(1.0, ray.cluster_resources().get("GPU", 0.0) / workers)
     items = ray.data.from_items([{"item": work} for work in works], override_num_blocks=len(works))
     # Half a core: with the answerers' needs the two steps would become one, and a table one worker's.
     blocks = items.map_batches(cut, batch_format="pandas", batch_size=1, num_cpus=0.5)
@@ -147,7 +148,7 @@ def _outcomes(run: str, works: list[Work], workers: int) -> Generator[Outcome]:
         batch_size=1,
         compute=pool,
         num_cpus=1,
-        num_gpus=gpus or None,
+        num_gpus=gpu_share(workers) or None,
     )
     rows = iter(answers.iter_rows())
     try:

@@ -46,6 +46,54 @@ class _Pruned(Exception):
     pass
 
 
+class Search:
+    """A process's part in a sweep: it takes up trials that nobody has done or does, and does them.
+
+    Args:
+        space: What is searched; ``data.test`` is never read.
+        output: Folder of the trials' run folders.
+        trials: Trials of all processes together; every combination when None.
+        objectives: What counts, the first of them ``accuracy`` or ``macro_f1`` on the validation rows.
+        storage: Journal file that processes share; in ``output`` when not given.
+
+    Attributes:
+        board: The trials of all processes.
+
+    Raises:
+        NewsloraError: The settings or the data are at fault, or the storage holds another sweep.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        output: Path,
+        *,
+        trials: int | None = None,
+        objectives: tuple[Objective, ...] = ("accuracy",),
+        storage: Path | None = None,
+    ) -> None:
+        keep_memory()
+        if objectives[0] not in QUALITY:
+            raise NewsloraError(f"--objectives: {objectives[0]} comes first; give accuracy or macro_f1 before it")
+        self._rows, self._folder = _Rows(space.base), output / "trials"
+        self.board = Trials(space, storage or output / "journal.log", objectives, trials, self._rows.plan)
+
+    def next(self) -> TrialDone | None:
+        """Do one more trial; None when there are enough, or no other one fits.
+
+        Raises:
+            NewsloraError: Its settings or the data are at fault.
+        """
+        claim = self.board.claim()
+        if claim is None:
+            return None
+        result = _run(self.board, claim, self._rows, self._folder / claim.key)
+        best = self.board.best()
+        return TrialDone(
+            claim.trial.number, claim.values, result, best is not None and best.number == claim.trial.number
+        )
+
+
 def sweep(
     space: Space,
     output: Path,
@@ -60,30 +108,22 @@ def sweep(
     Run again, or in several processes on one storage, it goes on where the others are; no settings are tried twice.
 
     Args:
-        space: What is searched; ``data.test`` is never read.
+        space: As for :class:`Search`, like the next four.
         output: Folder of the trials' run folders, the tables, the figures and ``best.yaml``.
-        trials: Trials of all processes together; every combination when None.
-        objectives: What counts, the first of them ``accuracy`` or ``macro_f1`` on the validation rows.
-        storage: Journal file that processes share; in ``output`` when not given.
+        trials: How many.
+        objectives: What counts.
+        storage: Journal file.
         report: Called after each trial of this process.
 
     Raises:
         NewsloraError: The settings or the data are at fault, or the storage holds another sweep.
     """
-    keep_memory()
-    if objectives[0] not in QUALITY:
-        raise NewsloraError(f"--objectives: {objectives[0]} comes first; give accuracy or macro_f1 before it")
-    rows = _Rows(space.base)
-    board = Trials(space, storage or output / "journal.log", objectives, trials, rows.plan)
-    while (claim := board.claim()) is not None:
-        result = _run(board, claim, rows, output / "trials" / claim.key)
-        best = board.best()
-        report(
-            TrialDone(claim.trial.number, claim.values, result, best is not None and best.number == claim.trial.number)
-        )
-        write_records(board, output)
-    write_records(board, output, figures=True)
-    return board
+    search = Search(space, output, trials=trials, objectives=objectives, storage=storage)
+    while (done := search.next()) is not None:
+        report(done)
+        write_records(search.board, output)
+    write_records(search.board, output, figures=True)
+    return search.board
 
 
 class _Rows:
@@ -133,6 +173,8 @@ def _train(board: Trials, claim: Claim, rows: _Rows, folder: Path) -> dict[str, 
     data = rows(config)
     config = allocated(config, data)
     resume = (folder / "config.yaml").is_file()  # left by a process that died
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)  # by one that died before it had written its settings
     run = RunFolder.open(folder) if resume else RunFolder.create(folder, config)
     model = start_model(config, data)
     trainable = model.counts().trainable

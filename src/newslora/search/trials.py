@@ -109,6 +109,10 @@ class Trials:
         """Return the trials that ran to their end, in order."""
         return [trial for trial in self.taken() if trial.state == TrialState.COMPLETE]
 
+    def finished(self) -> int:
+        """Return the number of trials that are done or given up."""
+        return sum(trial.state != TrialState.RUNNING for trial in self.taken())
+
     def best(self) -> FrozenTrial | None:
         """Return the trial with the best first objective; of equal ones the one with the fewest parameters."""
         found = [trial for trial in self.done() if trial.values]

@@ -1,6 +1,6 @@
 """Processes that train together: one speaks for all, a fault of one ends all, and a lost one is told of.
 
-They are started by ``torchrun`` or ``accelerate launch``. In a run of one process everything here is a plain call.
+They are started by ``torchrun``, ``accelerate launch`` or Ray. In a run of one process everything here is a plain call.
 """
 
 import atexit
@@ -15,7 +15,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast, broadcast_object_list, gather_object, parse_flag_from_env
 from torch import nn
 
-from newslora.errors import NewsloraError
+from newslora.errors import Lost, NewsloraError
 
 TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others before it counts them as lost."""
@@ -91,7 +91,7 @@ def part() -> None:
     """Part from the others; the main process goes last, so that what it said last has reached them.
 
     Raises:
-        NewsloraError: A process was lost.
+        Lost: A process was lost.
     """
     state = start_processes()
     note = torch.zeros(1, device=state.device)
@@ -108,7 +108,7 @@ def talking() -> Iterator[None]:
     """Hold a talk between processes; one that is lost meanwhile is told of in one line.
 
     Raises:
-        NewsloraError: The connection broke, or nothing came for :data:`TIMEOUT`.
+        Lost: The connection broke, or nothing came for :data:`TIMEOUT`.
     """
     try:
         yield
@@ -116,7 +116,7 @@ def talking() -> Iterator[None]:
         if start_processes().num_processes == 1 or isinstance(error, torch.OutOfMemoryError):
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise NewsloraError(
+        raise Lost(
             f"another process of this run was lost ({reason}); look at its last words, then train on with --resume"
         ) from error
 

@@ -92,5 +92,10 @@ class CheckpointSaved:
     step: int
 
 
-Event = Started | StepDone | StepSkipped | EpochDone | CheckpointSaved
+@dataclass(frozen=True)
+class Restarted:
+    """A process of the run was lost, and all have been started again, to go on from the last checkpoint."""
+
+
+Event = Started | StepDone | StepSkipped | EpochDone | CheckpointSaved | Restarted
 Report = Callable[[Event], None]
