@@ -6,12 +6,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ray.train import ControllerError
 from tests.soak.ray_training import reached
 from tests.soak.ray_workers import find_workers
 from tests.soak.training import outcome, pair, settings
@@ -21,8 +23,9 @@ from newslora.config import RunConfig, change
 from newslora.data.story import RowCounts
 from newslora.errors import Lost, NewsloraError
 from newslora.scale import group
+from newslora.scale import train as ray_train
 from newslora.scale.group import Begun, Fault, Task, work
-from newslora.scale.train import _follow, train_on_ray
+from newslora.scale.train import STARTS, _follow, train_on_ray
 from newslora.training.progress import EpochDone, Restarted, Started, StepDone
 
 KILL_AT = 20
@@ -158,6 +161,43 @@ def test_what_the_letters_say_is_told() -> None:
     for bug, kind in ((False, NewsloraError), (True, RuntimeError)):
         with pytest.raises(kind, match="odd"):
             _follow(Ended(), lambda bug=bug: [Fault("odd", bug)], seen.append)  # type: ignore[arg-type, misc]
+
+
+def test_where_workers_are_lost_while_they_start_the_cluster_is_joined_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: RunConfig
+) -> None:
+    joined, seen = list[int](), list[Any]()
+
+    @contextmanager
+    def cluster(workers: int) -> Iterator[int]:
+        joined.append(workers)
+        yield workers
+
+    def fail(*_: object) -> None:
+        if len(joined) < wanted:
+            raise ControllerError(RuntimeError("a worker died"))
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr(ray_train, "Mailbox", Empty)
+    monkeypatch.setattr(ray_train, "cluster", cluster)
+    monkeypatch.setattr(ray_train, "_scale", lambda *_: {})
+    monkeypatch.setattr(ray_train, "_fit", fail)
+    wanted = 3
+    assert train_on_ray(config, tmp_path / "run", workers=2, report=seen.append).path == tmp_path / "run"
+    assert (joined, seen) == ([2, 2, 2], [Restarted(), Restarted()])
+    joined.clear()
+    wanted = STARTS + 1
+    with pytest.raises(NewsloraError, match="lost while they were starting"):
+        train_on_ray(config, tmp_path / "other", workers=2)
+    assert len(joined) == STARTS
+    assert not (tmp_path / "other").exists()
+
+
+class Empty:
+    """Stands for a mailbox that nobody writes to."""
+
+    def take(self) -> list[Any]:
+        return []
 
 
 def test_a_taken_folder_is_told_before_ray_is_started(tmp_path: Path, config: RunConfig) -> None:

@@ -21,6 +21,8 @@ from newslora.workflow import Built
 
 LOSSES: Final = 30
 """Times that the group is started again before training counts as something that kills its workers."""
+STARTS: Final = 5
+"""Times that a group is tried to be started, where workers are lost before it has."""
 _GRACE: Final = 5.0  # seconds for the group to end by itself when a fault was told
 
 Report = Callable[[Event | Prepared | RowCounts | Built], None]
@@ -59,13 +61,31 @@ def train_on_ray(
     try:
         with run.lock():
             pass  # nobody trains here: what holds it later is what is left of a lost group
-        with cluster(workers) as cores:
-            _train(config, run, _scale(workers, cores), report)
+        _try_to_train(config, run, workers, report)
     except Exception:
         if not resume and not any(run.seed(seed).exists() for seed in config.train.seeds or ()):
             run.discard_unless_resumable()
         raise
     return run
+
+
+class _NotStarted(NewsloraError):
+    """A worker was lost while the group was starting."""
+
+
+def _try_to_train(config: RunConfig, run: RunFolder, workers: int | None, report: Report) -> None:
+    for start in range(1, STARTS + 1):
+        try:
+            with cluster(workers) as cores:
+                return _train(config, run, _scale(workers, cores), report)
+        except _NotStarted:
+            import ray  # not before the cluster's settings are made
+
+            # Ray Train counts this as its own failure, and keeps the cores for the group that never was: they come
+            # back when this process leaves the cluster, which it cannot where somebody else had joined it.
+            if start == STARTS or ray.is_initialized():
+                raise
+            report(Restarted())
 
 
 def _scale(workers: int | None, cores: int) -> dict[str, Any]:
@@ -106,23 +126,17 @@ class _Group(threading.Thread):
         """Start the group, until it comes to its end."""
         from ray.train import ControllerError, WorkerGroupError
 
-        for _ in range(LOSSES):
-            try:
-                _fit(*self._own)
-            except ControllerError as error:  # a worker was lost while the group was starting
-                self.error = error
-            except WorkerGroupError as error:
-                self.error = NewsloraError(
-                    f"workers were lost {LOSSES + 1} times; look for what ends them (memory?), then --resume"
-                )
-                self.error.__cause__ = error
-                return
-            except Exception as error:  # told by the thread that asked
-                self.error = error
-                return
-            else:
-                self.error = None
-                return
+        again = "look for what ends them (memory?), then --resume"
+        try:
+            _fit(*self._own)
+        except ControllerError as error:
+            self.error = _NotStarted(f"workers were lost while they were starting; {again}")
+            self.error.__cause__ = error
+        except WorkerGroupError as error:
+            self.error = NewsloraError(f"workers were lost {LOSSES + 1} times; {again}")
+            self.error.__cause__ = error
+        except Exception as error:  # told by the thread that asked
+            self.error = error
 
 
 def _fit(task: Task, scale: dict[str, Any], folder: str) -> None:
