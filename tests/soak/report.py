@@ -33,7 +33,7 @@ TAIL = """
 What equal bytes are: every file of `adapter/`, `metrics.jsonl` without its times, and `steps.jsonl`, against a run that nothing
 interrupted. Half of the kills by SIGKILL come by the clock, half right before a drawn change on the disk (opening for writing,
 renaming, making or removing, below the run folder or the cache): so also inside the writing of a checkpoint, of the prefix cache and
-of what follows training.
+of what follows training. A trial's seconds count the making of what it tries; the limit of 10 s does not.
 """
 
 
