@@ -42,14 +42,6 @@ class _Graph(Nodes):
         missing = linear.bias is None
         return self.weight(f"{name}.bias", torch.zeros(linear.out_features) if missing else linear.bias)
 
-    def products(self, x: str, linears: list[nn.Linear], name: str) -> list[str]:
-        """Add the products of one input as one: a wide product keeps all cores at work."""
-        joined = self.add("MatMul", x, self.weight(f"{name}.weight", torch.cat([m.weight for m in linears]).t()))
-        sizes = self.weight(f"{name}.sizes", [m.out_features for m in linears])
-        outputs = [f"{name}.{number}" for number in range(len(linears))]
-        self.nodes.append(helper.make_node("Split", [joined, sizes], outputs, f"{name}.split", axis=-1))
-        return outputs
-
     def dense(self, x: str, linear: nn.Linear, name: str) -> str:
         return self.add("Gemm", x, self.weight(f"{name}.weight", linear.weight), self.bias(linear, name), transB=1)
 
@@ -135,10 +127,9 @@ def _layer(graph: _Graph, x: str, mask: str, layer: _Layer) -> str:
     if layer.last:
         one = graph.weight("one", [1])
         rows = graph.add("Slice", x, graph.weight("zero", [0]), one, one)
-        q = graph.product(rows, layer.query, f"{name}.query")
-        k, v = graph.products(x, [layer.key, layer.value], f"{name}.key-value")
-    else:
-        q, k, v = graph.products(x, [layer.query, layer.key, layer.value], f"{name}.query-key-value")
+    linears = {"query": layer.query, "key": layer.key, "value": layer.value}
+    inputs = {"query": rows, "key": x, "value": x}
+    q, k, v = (graph.product(inputs[part], linears[part], f"{name}.{part}") for part in linears)
     # Softmax takes no notice of the keys' bias, which adds the same to a row of scores; the values' comes out of the
     # attention as it went in, since a row's weights sum to 1, and is added with the output's.
     q = graph.add("Add", q, graph.bias(layer.query, f"{name}.query"))

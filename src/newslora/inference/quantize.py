@@ -6,6 +6,7 @@ article's answer does not depend on the articles beside it, as it would with one
 scales and t a row of channels' (Dettmers et al. 2022, arXiv 2208.07339, equation 1).
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -33,15 +34,22 @@ class _Integers(Nodes):
         self.quantised: dict[str, tuple[str, str]] = {}
         self.levels = self.constant("levels", np.array(LEVELS, np.uint8))
 
-    def product(self, node: onnx.NodeProto, weight: npt.NDArray[np.float32]) -> None:
-        x, name = node.input
-        values, scale = self.quantise(x, weight.shape[0])
-        integers, channels = round_weight(weight)
+    def products(self, nodes: Sequence[onnx.NodeProto], weights: Mapping[str, npt.NDArray[np.float32]]) -> None:
+        """Add the products of one input as one: a wide one keeps all cores at work on a short text."""
+        parts = [weights[node.input[1]] for node in nodes]
+        values, scale = self.quantise(nodes[0].input[0], parts[0].shape[0])
+        integers, channels = round_weight(np.concatenate(parts, axis=1))
+        name = "+".join(node.input[1] for node in nodes)
         inputs = (
             *(values, self.constant(f"{name}.int8", integers), self.constant("one.scale", np.array(1, np.float32))),
             *(self.constant(f"{name}.scale", channels), self.levels),
         )
-        self.add("Mul", self.add("MatMulIntegerToFloat", *inputs, domain=FUSED), scale, output=node.output[0])
+        product, outputs = self.add("MatMulIntegerToFloat", *inputs, domain=FUSED), [node.output[0] for node in nodes]
+        if len(nodes) == 1:
+            self.add("Mul", product, scale, output=outputs[0])
+            return
+        sizes = self.constant(f"{name}.sizes", np.array([part.shape[1] for part in parts]))
+        self.nodes.append(helper.make_node("Split", [self.add("Mul", product, scale), sizes], outputs, axis=-1))
 
     def quantise(self, x: str, width: int) -> tuple[str, str]:
         """Return ``x`` [..., width] as uint8 of the same shape, and the tokens' scales [..., 1]."""
@@ -75,11 +83,15 @@ def quantize(source: Path, target: Path) -> None:
     model = onnx.load(str(source))
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     made = _Integers()
+    same: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
         if node.op_type == "MatMul" and node.input[1] in weights:
-            made.product(node, weights[node.input[1]])
-        else:
+            same.setdefault(node.input[0], []).append(node)
+    for node in model.graph.node:
+        if node.op_type != "MatMul" or node.input[1] not in weights:
             made.nodes.append(node)
+        elif node.input[0] in same:
+            made.products(same.pop(node.input[0]), weights)
     _put(model, made)
     onnx.save(model, str(target))
 
