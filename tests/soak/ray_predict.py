@@ -26,7 +26,7 @@ import psutil
 from tests.soak.predict_million import command, small_export, write_rows
 from tests.soak.ray_workers import find_workers, title
 
-from newslora.scale.predict import BLOCK
+from newslora.inference.bulk import BLOCK
 
 MOST = 1e-6
 

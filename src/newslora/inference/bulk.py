@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from uuid import uuid4
 
 from newslora.data.parts import Parts, open_parts
@@ -13,7 +13,9 @@ from newslora.data.sinks import Write, open_sink
 from newslora.data.stream import STANDARD, Row, RowStream, open_rows
 from newslora.inference.answers import Classifier, TablePlan, answer_names, plan_table
 
-BLOCK = 4096
+BLOCK: Final = 4096
+"""Rows answered and written at a time, by Ray's workers too: a block's rows make its batches, and other batches round
+otherwise."""
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,13 @@ from typing import Final, Literal
 from newslora.data.parts import Parts, open_parts
 from newslora.errors import NewsloraError
 from newslora.inference.answers import answer_names
-from newslora.inference.bulk import BulkResult, identity
+from newslora.inference.bulk import BLOCK, BulkResult, identity
 from newslora.inference.classifier import NewsClassifier
 from newslora.scale.blocks import Answerer, Outcome, Work, cut
 from newslora.scale.cluster import cluster, gpu_share
 from newslora.scale.places import describe, find_tables, is_address, name_targets
 from newslora.scale.remote import RemoteParts, open_remote_parts
 
-BLOCK: Final = 1024
-"""Rows a block; what a lost worker has to do again at most."""
 _OPEN: Final = 256  # tables open at a time, each with a lock
 
 _Opened = AbstractContextManager[Parts | RemoteParts]
