@@ -96,7 +96,7 @@ def _embed(graph: _Graph, model: PreTrainedModel) -> str:
     return graph.add("Add", graph.product(x, project, "project"), graph.bias(project, "project"))
 
 
-def _norm(graph: _Graph, x: str, norm: Any, name: str) -> str:  # noqa: ANN401 - an nn.LayerNorm
+def _norm(graph: _Graph, x: str, norm: nn.LayerNorm, name: str) -> str:
     scale, shift = graph.weight(f"{name}.weight", norm.weight), graph.weight(f"{name}.bias", norm.bias)
     return graph.add("LayerNormalization", x, scale, shift, axis=-1, epsilon=norm.eps)
 
@@ -142,7 +142,7 @@ def _layer(graph: _Graph, x: str, mask: str, layer: _Layer) -> str:
     return _add_norm(graph, inner, rows, layer.down, layer.output_norm, f"{name}.output", bias)
 
 
-def _add_norm(graph: _Graph, x: str, residual: str, linear: nn.Linear, norm: nn.Module, name: str, bias: str) -> str:
+def _add_norm(graph: _Graph, x: str, residual: str, linear: nn.Linear, norm: nn.LayerNorm, name: str, bias: str) -> str:
     # ONNX Runtime's SkipLayerNormalization, which does all this at once, takes three times as long on a processor.
     inner = graph.add("Add", graph.product(x, linear, name), bias)
     return _norm(graph, graph.add("Add", inner, residual), norm, f"{name}.norm")

@@ -22,7 +22,7 @@ from newslora.errors import NewsloraError
 from newslora.files import read_bytes
 from newslora.model.adapter_config import read_adapter_config
 from newslora.model.families import Family
-from newslora.model.loftq import LOFTQ, check_loftq, start_from_rest
+from newslora.model.loftq import check_loftq, start_from_rest
 from newslora.model.quantized import check_start
 from newslora.model.ranks import module_ranks, scale_of
 from newslora.model.residual import RESIDUAL, keep_start, plain_config, plain_state
@@ -73,7 +73,7 @@ def attach(
         tuned = peft.get_peft_model(model, _configure(model, family, lora, _saved_modules(family, head, fresh)))
     if lora.init in RESIDUAL:
         keep_start(tuned)
-    if lora.init == LOFTQ:
+    if lora.init == "loftq":
         start_from_rest(tuned)
     _train_head(tuned, family, lora, head)
     return tuned

@@ -22,7 +22,6 @@ from newslora.model.budget import Counts, check_budget, count
 from newslora.model.families import Family, family_of
 from newslora.model.frozen import load_frozen, read_sealed
 from newslora.model.limits import check_length, check_vocabulary
-from newslora.model.loftq import LOFTQ
 from newslora.model.modernbert import packed_encoder
 from newslora.model.quantized import quantize
 from newslora.model.seal import seal
@@ -178,7 +177,7 @@ def build_model(config: RunConfig, names: tuple[str, ...]) -> NewsModel:
     check_length(model.config, config.data.max_length)
     family = family_of(model.config, settings.backbone)
     shorten(model, family, settings.layers)
-    quantize(model, family, settings.quantization, keep_rest=config.lora.init == LOFTQ)
+    quantize(model, family, settings.quantization, keep_rest=config.lora.init == "loftq")
     tuned = adapter.attach(model, family, config.lora, settings.head, fresh)
     check_budget(tuned, model.config, settings, config.lora, len(names))
     tokenizer = backbone.load_tokenizer(settings.backbone, settings.revision)

@@ -5,17 +5,15 @@ Frobenius norm, by its singular value decomposition, so that training starts fro
 More steps would quantise W − s·B·A anew, and the frozen weights would no more follow from the backbone on disk.
 """
 
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import nn
 
 from newslora.config import LoraConfig
 from newslora.errors import NewsloraError
-from newslora.model.quantized import QuantizedLinear
+from newslora.model.quantized import QuantizedLinear, hidden_parameters
 from newslora.model.residual import lora_layers
-
-LOFTQ: Final = "loftq"
 
 
 def check_loftq(model: nn.Module, lora: LoraConfig) -> None:
@@ -24,9 +22,9 @@ def check_loftq(model: nn.Module, lora: LoraConfig) -> None:
     Raises:
         NewsloraError: ``lora.init`` is ``loftq`` and the model is in full precision, or its magnitudes are trained.
     """
-    if lora.init == LOFTQ and lora.dora:
+    if lora.init == "loftq" and lora.dora:
         raise NewsloraError("lora.dora: takes its magnitudes before LoftQ's start; take lora.init default, or no dora")
-    if lora.init == LOFTQ and not any(isinstance(module, QuantizedLinear) for module in model.modules()):
+    if lora.init == "loftq" and not hidden_parameters(model):
         raise NewsloraError(
             "lora.init: loftq starts from what quantisation rounds off; set model.quantization to int8 or nf4"
         )
