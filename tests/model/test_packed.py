@@ -12,7 +12,7 @@ from tests.model.conftest import ragged_batch
 from torch.nn.functional import cross_entropy
 
 from newslora.config import RunConfig
-from newslora.model import attention, modernbert, packed, projection
+from newslora.model import attention, first_token, modernbert, packed, projection
 from newslora.model.classifier import NewsModel, build_model
 from newslora.model.families import FAMILIES
 
@@ -91,21 +91,22 @@ def reproducible(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace
 def no_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (torch.nn.functional, packed, modernbert, projection):
         monkeypatch.setattr(module, "dropout", reproducible)
-    monkeypatch.setattr(attention, "_dropout_mask", lambda weights, p: torch.full_like(weights, 1 + p))
+    for module in (attention, first_token):
+        monkeypatch.setattr(module, "dropout_mask", lambda weights, p: torch.full_like(weights, 1 + p))
 
 
 @pytest.mark.usefixtures("no_draws")
 @pytest.mark.parametrize("kind", PACKED)
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("training", "of_updates"), [(True, 0.05), (True, 0.0), (False, 0.05)])
 def test_dropout_stands_where_it_stands_in_the_padded_pass(
-    kind: str, training: bool, tiny_backbone: Callable[[str], Path], tmp_path: Path
+    kind: str, training: bool, of_updates: float, tiny_backbone: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(tiny_backbone(kind), tmp_path / kind))
     config = json.loads((folder / "config.json").read_text())
     names = [name for name, value in config.items() if "dropout" in name and isinstance(value, int | float)]
     config |= {name: 0.1 + 0.1 * place for place, name in enumerate(names)}  # each its own
     (folder / "config.json").write_text(json.dumps(config))
-    lora = {"r": 4, "targets": "all-linear", "dropout": 0.05}
+    lora = {"r": 4, "targets": "all-linear", "dropout": of_updates}
     model = start_away({"lora": lora, "model": {"backbone": str(folder), "dropout": None}}).double()
     model.plain.set_attn_implementation("eager")  # the other's dropout cannot be replaced
     lengths = [7, 7, 5, 1]

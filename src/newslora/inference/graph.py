@@ -1,11 +1,12 @@
 """The merged classifier as an ONNX graph of ONNX Runtime's fused operators.
 
 The head reads the first token of the last layer. So that layer's queries, attention output and feed-forward network
-run on one row an article, and only its keys and values on all (as in :mod:`newslora.model.packed`). The weights of
+run on one row an article, and its keys and values are never made (as in :mod:`newslora.model.first_token`). Weights of
 BERT's kind are written straight into the operators that ONNX Runtime's own optimiser would fuse a traced model into:
 attention of all heads, bias with GELU. Families of another kind are traced whole.
 """
 
+import math
 import warnings
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,7 @@ from newslora.model.families import Family
 OPSET: Final = 18
 _IR_VERSION: Final = 10
 _ACTIVATIONS: Final = {"gelu": "BiasGelu", "gelu_new": "FastGelu", "gelu_pytorch_tanh": "FastGelu"}
+_HIDDEN: Final = -3.0e38  # added to the score of padding
 _HEADS: Final = {"bert": "Tanh", "distilbert": "Relu", "electra": "Gelu"}
 
 
@@ -37,6 +39,13 @@ class _Graph(Nodes):
 
     def product(self, x: str, linear: nn.Linear, name: str) -> str:
         return self.add("MatMul", x, self.weight(f"{name}.weight", linear.weight.t()))
+
+    def by_head(self, x: str, name: str, weights: torch.Tensor) -> str:
+        """Multiply [articles, heads · size] by each head's own weight [heads, size, out]: [articles, heads, out]."""
+        heads, size, _ = weights.shape
+        rows = self.add("Reshape", x, self.weight(f"heads.{size}", [-1, heads, size]))
+        product = self.add("MatMul", self.add("Transpose", rows, perm=[1, 0, 2]), self.weight(name, weights))
+        return self.add("Transpose", product, perm=[1, 0, 2])
 
     def bias(self, linear: nn.Linear, name: str) -> str:
         missing = linear.bias is None
@@ -127,19 +136,38 @@ def _layer(graph: _Graph, x: str, mask: str, layer: _Layer) -> str:
     if layer.last:
         one = graph.weight("one", [1])
         rows = graph.add("Slice", x, graph.weight("zero", [0]), one, one)
-    linears = {"query": layer.query, "key": layer.key, "value": layer.value}
-    inputs = {"query": rows, "key": x, "value": x}
-    q, k, v = (graph.product(inputs[part], linears[part], f"{name}.{part}") for part in linears)
     # Softmax takes no notice of the keys' bias, which adds the same to a row of scores; the values' comes out of the
     # attention as it went in, since a row's weights sum to 1, and is added with the output's.
-    q = graph.add("Add", q, graph.bias(layer.query, f"{name}.query"))
-    context = graph.add("MultiHeadAttention", q, k, v, "", mask, domain=FUSED, num_heads=layer.heads)
+    q = graph.add("Add", graph.product(rows, layer.query, f"{name}.query"), graph.bias(layer.query, f"{name}.query"))
+    if layer.last:
+        context = _first_attention(graph, q, x, mask, layer)
+    else:
+        k, v = graph.product(x, layer.key, f"{name}.key"), graph.product(x, layer.value, f"{name}.value")
+        context = graph.add("MultiHeadAttention", q, k, v, "", mask, domain=FUSED, num_heads=layer.heads)
     bias = graph.weight(f"{name}.attention-output.bias", layer.context_bias())
     rows = _add_norm(graph, context, rows, layer.output, layer.attention_norm, f"{name}.attention-output", bias)
     inner = graph.product(rows, layer.up, f"{name}.intermediate")
     inner = _activate(graph, inner, graph.bias(layer.up, f"{name}.intermediate"), layer.activation)
     bias = graph.bias(layer.down, f"{name}.output")
     return _add_norm(graph, inner, rows, layer.down, layer.output_norm, f"{name}.output", bias)
+
+
+def _first_attention(graph: _Graph, q: str, x: str, mask: str, layer: _Layer) -> str:
+    """Attention of each article's one query: [articles, 1, width]."""
+    weights = (linear.weight.detach().cpu().double() for linear in (layer.key, layer.value))
+    keys, values = (weight.view(layer.heads, -1, weight.shape[1]) for weight in weights)
+    asked = graph.by_head(q, f"{layer.name}.key.weight", keys / math.sqrt(keys.shape[1]))
+    scores = graph.add("FusedMatMul", asked, x, domain=FUSED, transB=1)
+    scores = graph.add("Softmax", graph.add("Add", scores, _hidden(graph, mask)), axis=-1)
+    seen = graph.by_head(graph.add("MatMul", scores, x), f"{layer.name}.value.weight", values.mT)
+    return graph.add("Reshape", seen, graph.weight("one row", [0, 1, layer.value.out_features]))
+
+
+def _hidden(graph: _Graph, mask: str) -> str:
+    """Return what hides padding in an article's scores, 0 elsewhere: [articles, 1, tokens]."""
+    values = graph.weight("shown", torch.tensor(0.0)), graph.weight("hidden", torch.tensor(_HIDDEN))
+    added = graph.add("Where", graph.add("Cast", mask, to=TensorProto.BOOL), *values)
+    return graph.add("Unsqueeze", added, graph.weight("one", [1]))
 
 
 def _add_norm(graph: _Graph, x: str, residual: str, linear: nn.Linear, norm: nn.LayerNorm, name: str, bias: str) -> str:

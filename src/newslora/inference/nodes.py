@@ -12,9 +12,14 @@ FUSED: Final = "com.microsoft"
 
 
 class Nodes:
-    """Nodes and constants as they are added; each node has one output."""
+    """Nodes and constants as they are added; each node has one output.
 
-    def __init__(self) -> None:
+    Args:
+        prefix: Begins the names of nodes, where they are added to those of another graph.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
 
@@ -26,6 +31,6 @@ class Nodes:
 
     def add(self, kind: str, *inputs: str, domain: str = "", output: str = "", **attributes: Any) -> str:  # noqa: ANN401 - as onnx has it
         """Add a node and return its output's name."""
-        output = output or f"{kind}_{len(self.nodes)}"
+        output = output or f"{self.prefix}{kind}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [output], output, domain=domain, **attributes))
         return output

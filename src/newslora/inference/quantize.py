@@ -30,7 +30,7 @@ class _Integers(Nodes):
     """The graph as it is rewritten; activations that several products share are quantised once."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__("int8.")
         self.quantised: dict[str, tuple[str, str]] = {}
         self.levels = self.constant("levels", np.array(LEVELS, np.uint8))
 
@@ -85,15 +85,20 @@ def quantize(source: Path, target: Path) -> None:
     made = _Integers()
     same: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
-        if node.op_type == "MatMul" and node.input[1] in weights:
+        if _is_product(node, weights):
             same.setdefault(node.input[0], []).append(node)
     for node in model.graph.node:
-        if node.op_type != "MatMul" or node.input[1] not in weights:
+        if not _is_product(node, weights):
             made.nodes.append(node)
         elif node.input[0] in same:
             made.products(same.pop(node.input[0]), weights)
     _put(model, made)
     onnx.save(model, str(target))
+
+
+def _is_product(node: onnx.NodeProto, weights: Mapping[str, npt.NDArray[np.float32]]) -> bool:
+    """Say whether a node is a product with a weight; those of the last layer's heads, a few rows each, are none."""
+    return node.op_type == "MatMul" and node.input[1] in weights and weights[node.input[1]].ndim == 2
 
 
 def round_weight(weight: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:

@@ -176,7 +176,7 @@ class _Attention(torch.autograd.Function):
             qkv = _split(joint, run, parts, heads)
             q = qkv[0] if queries is None else _split_first(queries, run, heads)
             weights = _weights(q, qkv[-2], pattern.window)
-            mask = _dropout_mask(weights, pattern.dropout) if pattern.dropout else None
+            mask = dropout_mask(weights, pattern.dropout) if pattern.dropout else None
             context = torch.bmm(weights if mask is None else weights * mask, qkv[-1])
             if queries is None:
                 _join(context.unsqueeze(0), run, heads, out)
@@ -220,7 +220,8 @@ def _scale(q: torch.Tensor) -> float:
     return 1.0 / math.sqrt(q.shape[-1])
 
 
-def _dropout_mask(weights: torch.Tensor, dropout: float) -> torch.Tensor:
+def dropout_mask(weights: torch.Tensor, dropout: float) -> torch.Tensor:
+    """Return what to multiply attention weights with: 0 with probability ``dropout``, else 1 / (1 - dropout)."""
     return torch.empty_like(weights).bernoulli_(1 - dropout).div_(1 - dropout)
 
 

@@ -1,8 +1,9 @@
 """The encoder pass without padding: articles back to back, and nothing computed that the head never reads.
 
 The head reads the first token of the last layer. So that layer's queries, attention output and feed-forward network
-run on one row an article, and only its keys and values on all. Everything else is the family's own arithmetic, proven
-equal to the padded pass of transformers by the tests.
+run on one row an article, and on a processor its keys and values are never made at all (see
+:mod:`newslora.model.first_token`). Everything else is the family's own arithmetic, proven equal to the padded pass of
+transformers by the tests.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from newslora.data.batches import Batch
 from newslora.model.attention import attend, attend_first
 from newslora.model.families import Family
 from newslora.model.feed_forward import feed_forward
+from newslora.model.first_token import attend_absorbed, can_absorb
 from newslora.model.projection import Projection
 
 
@@ -58,8 +60,8 @@ class PostNormLayer:
         """Return [tokens, width], or [articles, width] from the last layer, for [tokens, width]."""
         attention_dropout = self.attention_dropout if training else 0.0
         if self.query is not None:
-            kv, x = self.joint(x), x[starts]
-            context = attend_first(self.query(x), kv, lengths, self.heads, dropout=attention_dropout)
+            rows = x[starts]
+            context, x = self._first(self.query(rows), x, lengths, attention_dropout), rows
         else:
             context = attend(self.joint(x), lengths, self.heads, dropout=attention_dropout)
         x = self.attention_norm(_add(self.output, context, x, self.output_dropout if training else 0.0))
@@ -69,6 +71,11 @@ class PostNormLayer:
             x = feed_forward(x, self.up, self.down, self.activation, exact=self.exact)
         normal: torch.Tensor = self.output_norm(x)
         return normal
+
+    def _first(self, queries: torch.Tensor, x: torch.Tensor, lengths: Sequence[int], p: float) -> torch.Tensor:
+        if can_absorb(x, self.joint):
+            return attend_absorbed(queries, x, self.joint, lengths, self.heads, dropout=p)
+        return attend_first(queries, self.joint(x), lengths, self.heads, dropout=p)
 
 
 def _add(projection: Projection, x: torch.Tensor, residual: torch.Tensor, p: float) -> torch.Tensor:
