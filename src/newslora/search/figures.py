@@ -10,7 +10,7 @@ import numpy as np
 import optuna
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, PercentFormatter
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial
@@ -61,9 +61,12 @@ def draw_pareto(trials: Sequence[FrozenTrial], objective: str, folder: Path) -> 
         axes.plot(parameters[best], quality[best], color=ORANGE, drawstyle="steps-post", label="Pareto front")
         axes.scatter(parameters[best], quality[best], facecolors="none", edgecolors=ORANGE, s=80)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("trainable parameters")
         _share(axes, objective)
-        axes.legend(loc="lower right")
+        axes.legend(loc="best")
         figure.suptitle("What more parameters buy")
         return save_figure(figure, folder / "pareto")
 
