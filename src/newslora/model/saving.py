@@ -8,6 +8,7 @@ from newslora.model.budget import Planner, meta_model
 from newslora.model.families import family_of
 
 _QKV = ("query", "key", "value")
+_TOKENS = 50  # of an article of news, about
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ def savings(
 ) -> list[Saving]:
     """Return a saving for each first layer that LoRA may have, all layers first.
 
-    Counted are the products of the layers' frozen linear modules, forward and backward, as the packed pass runs them:
-    in the last layer keys and values alone, since the head reads one token of it; no gradient below the first LoRA
+    Counted are the products of the layers' frozen linear modules, forward and backward, as the packed pass runs them on a processor:
+    the last layer's once an article of 50 tokens, since the head reads one of them; no gradient below the first LoRA
     layer, nor through that layer's queries, keys and values.
 
     Args:
@@ -56,11 +57,11 @@ def savings(
     if family.style != "post-norm":
         return []
     layers = list(meta_model(config, labels).get_submodule(family.layers).children())
-    sizes = [
+    sizes: list[dict[str, float]] = [
         {target: layer.get_submodule(path).get_parameter("weight").numel() for target, path in family.modules.items()}
         for layer in layers
     ]
-    sizes[-1] = {target: size if target in ("key", "value") else 0 for target, size in sizes[-1].items()}
+    sizes[-1] = {target: size / _TOKENS for target, size in sizes[-1].items()}
     forward = [sum(size.values()) for size in sizes]
     above = [sum(size for target, size in layer.items() if target not in _QKV) for layer in sizes]
     whole, count = Planner(config, labels, name).plan(targets, head, r, 1), len(layers)
