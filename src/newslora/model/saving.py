@@ -35,9 +35,9 @@ def savings(
 ) -> list[Saving]:
     """Return a saving for each first layer that LoRA may have, all layers first.
 
-    Counted are the products of the layers' frozen linear modules, forward and backward, as the packed pass runs them on a processor:
-    the last layer's once an article of 50 tokens, since the head reads one of them; no gradient below the first LoRA
-    layer, nor through that layer's queries, keys and values.
+    Counted are the products of the layers' frozen linear modules, forward and backward, as the packed pass runs them
+    on a processor: the last layer's once an article of 50 tokens, since the head reads one of them; no gradient below
+    the first LoRA layer, nor through that layer's queries, keys and values.
 
     Args:
         config: The backbone's configuration.
