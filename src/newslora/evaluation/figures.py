@@ -141,7 +141,7 @@ def _draw_loss(axes: Axes, epochs: list[dict[str, Any]], steps: list[dict[str, A
         numbers, [row["val_loss"] for row in epochs], color=ORANGE, marker="s", linestyle="--", label="validation"
     )
     axes.set_ylabel("cross-entropy (nats per article)")
-    axes.legend()
+    axes.legend(loc="best")  # named: the default warns where drawing is slow
 
 
 def _draw_accuracy(axes: Axes, epochs: list[dict[str, Any]]) -> None:
@@ -161,7 +161,7 @@ def _mark_best(panels: Sequence[Axes], epochs: list[dict[str, Any]], best_by: st
     pick = min(epochs, key=lambda row: row["val_loss"] if best_by == "loss" else -row["val_macro_f1"])
     for axes in panels:
         axes.axvline(pick["epoch"], color=GREEN, linestyle=":", label=f"best epoch ({pick['epoch']})")
-        axes.legend()
+        axes.legend(loc="best")  # named: the default warns where drawing is slow
 
 
 def _write_cells(axes: Axes, counts: np.ndarray, share: np.ndarray) -> None:
