@@ -14,7 +14,6 @@ from newslora.inference.classifier import NewsClassifier
 from newslora.model.fusion import DENSITY, Fusion, Mixture, fused_model, place
 from newslora.model.residual import lora_layers
 from newslora.search.fuse import fuse
-from newslora.search.matching import search_weights
 from newslora.training.run_folder import RunFolder
 from newslora.workflow import train
 
@@ -157,17 +156,6 @@ def test_a_mixture_weighs_each_adapters_columns() -> None:
         mixture.weights.copy_(torch.tensor([[0.5], [3.0]]))
     b = torch.randn(4, 3)
     torch.testing.assert_close(mixture(b), torch.cat([0.5 * b[:, :2], 3.0 * b[:, 2:]], dim=1))
-
-
-def test_weights_are_searched_one_at_a_time() -> None:
-    tried = []
-
-    def loss(weights: Any) -> float:
-        tried.append(tuple(weights))
-        return float((weights[0] - 0.75) ** 2 + (weights[1] - 0.25) ** 2)
-
-    assert search_weights(loss, 2) == (0.75, 0.25)
-    assert (0.0, 0.0) not in tried
 
 
 def test_the_same_classes_are_averaged(halves: list[RunFolder], config: RunConfig, tmp_path: Path) -> None:

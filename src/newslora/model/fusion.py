@@ -170,7 +170,7 @@ class Mixture(nn.Module):
 
     def __init__(self, ranks: Sequence[int]) -> None:
         super().__init__()
-        self.weights = nn.Parameter(torch.full((len(ranks), 1), 1.0 / len(ranks)))
+        self.weights = nn.Parameter(torch.ones(len(ranks), 1))
         self.register_buffer(
             "owner", torch.repeat_interleave(torch.arange(len(ranks)), torch.tensor(ranks)), persistent=False
         )
@@ -182,11 +182,18 @@ class Mixture(nn.Module):
 
 
 def make_mixable(model: NewsModel, ranks: Sequence[int]) -> None:
-    """Freeze a model with stacked updates but for the output layer and a weight for each module and adapter."""
+    """Freeze a model with stacked updates but for a weight for each module and adapter."""
     model.requires_grad_(False)
     for layer in lora_layers(model):
         parametrize.register_parametrization(layer.lora_B["default"], "weight", Mixture(ranks), unsafe=True)
-    model.output_layer.requires_grad_(True)
+
+
+@torch.no_grad()
+def weigh(model: NewsModel, weight: float) -> None:
+    """Set all weights of a model made mixable to one number."""
+    for module in model.modules():
+        if isinstance(module, Mixture):
+            module.weights.fill_(weight)
 
 
 @torch.no_grad()

@@ -38,10 +38,8 @@ def warm_head(
         seed: The run's seed.
         kinds: Where articles carry several labels, which of them each kind carries, [kinds, labels].
     """
-    rows = _draw(np.asarray(labels), seed)
-    with model.features() as seen:
-        predict_logits(model, encoded.take(rows))
-    features = _in_row_order(torch.cat(seen).float().cpu().numpy(), encoded.lengths[rows])
+    rows = draw(np.asarray(labels), seed)
+    features = features_of(model, encoded.take(rows))
     drawn, layer = np.asarray(labels)[rows], model.output_layer
     if kinds is not None:
         _set_each(layer, features, kinds[drawn].astype(np.int64))
@@ -50,6 +48,16 @@ def warm_head(
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weight))
         layer.bias.copy_(torch.from_numpy(bias))
+
+
+def features_of(model: NewsModel, encoded: Encoded) -> npt.NDArray[np.float32]:
+    """Return what the output layer sees of each article, float32 [articles, width]."""
+    with model.features() as seen:
+        predict_logits(model, encoded)
+    found = torch.cat(seen).float().cpu().numpy()
+    ordered = np.empty_like(found)
+    ordered[np.argsort(-encoded.lengths, kind="stable")] = found  # predict_logits takes the longest articles first
+    return ordered
 
 
 @torch.no_grad()
@@ -69,9 +77,7 @@ def solve(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> t
         features: float32 [articles, width].
         labels: int64 [articles]; labels 0 to k - 1 all occur.
     """
-    # A label's spread, fitted with some articles left out, takes a few of them: a rare label's stand several times.
-    repeats = np.ceil(_FEWEST / np.bincount(labels)).astype(np.int64)[labels]
-    features, labels = features.repeat(repeats, axis=0), labels.repeat(repeats)
+    features, labels = repeat_rare(features, labels)
     discriminant = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
     folds = min(5, int(np.bincount(labels).min()))
     held_out = cross_val_predict(discriminant, features, labels, cv=folds, method="decision_function")
@@ -85,6 +91,14 @@ def solve(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> t
     return scale * (weight - weight.mean(axis=0)), scale * (bias - bias.mean())
 
 
+def repeat_rare(
+    features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Return the articles, those of a rare label several times: its spread, with some left out, takes a few of them."""
+    repeats = np.ceil(_FEWEST / np.bincount(labels)).astype(np.int64)[labels]
+    return features.repeat(repeats, axis=0), labels.repeat(repeats)
+
+
 def _best_scale(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
     def loss(log_scale: float) -> float:
         return float(log_loss(labels, softmax(logits * np.exp(log_scale), axis=1), labels=range(logits.shape[1])))
@@ -92,15 +106,9 @@ def _best_scale(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) 
     return float(np.exp(minimize_scalar(loss, bounds=(-5.0, 2.0), method="bounded").x))
 
 
-def _draw(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+def draw(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+    """Return the positions of at most ``ROWS`` articles, and of two of each label if there are."""
     rows = np.random.default_rng(seed).permutation(len(labels))
     # Two of each label at least, or the discriminant has no spread to measure.
     rare = [rows[labels[rows] == label][:2] for label in np.unique(labels)]
     return np.unique(np.concatenate([rows[:ROWS], *rare]))
-
-
-def _in_row_order(features: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    # predict_logits takes the longest articles first; the features came in that order.
-    ordered = np.empty_like(features)
-    ordered[np.argsort(-lengths, kind="stable")] = features
-    return ordered

@@ -25,10 +25,10 @@ from newslora.evaluation.environment import save_environment
 from newslora.files import write_text, writing
 from newslora.model.backbone import load_tokenizer
 from newslora.model.classifier import NewsModel, predict_logits
-from newslora.model.fusion import Fusion, Method, fused_model, label_groups, make_mixable, place
+from newslora.model.fusion import Fusion, Method, fused_model, label_groups, make_mixable, place, weigh
 from newslora.model.memory import keep_memory
-from newslora.model.warm_head import warm_head
-from newslora.search.matching import match_heads, search_weights
+from newslora.model.warm_head import draw, features_of
+from newslora.search.matching import WEIGHTS, Head, blend_heads, match_heads, search_weights
 from newslora.training.loop import fit
 from newslora.training.run_folder import RunFolder
 from newslora.values import parse_value
@@ -36,7 +36,7 @@ from newslora.workflow import finish
 
 ROWS = 1000  # validation rows that each choice of weights is measured on
 FusionMethod = Literal["weighted", "svd", "ties", "dare", "learned"]
-# A learned mixture trains a weight for each module and adapter, and the output layer: few numbers, on few rows.
+# A learned mixture trains a weight for each module and adapter: few numbers, on few rows.
 _LEARNING: dict[str, Any] = {"train.epochs": 10, "train.lr": 1e-2, "train.batch_size": 16, "train.batch_tokens": None}
 _LEARNING |= {"train.engine": "padded", "train.prefix_cache": False, "data.validation_share": 0.25}
 
@@ -62,8 +62,8 @@ def fuse(
     Args:
         runs: Two run folders or more, trained on the same or on different classes.
         output: The new run folder.
-        method: As :meth:`newslora.model.fusion.Fusion.combine`; ``learned`` trains a weight for each module and
-            adapter, and the output layer, on the rows of ``data``.
+        method: As :meth:`newslora.model.fusion.Fusion.combine`; ``learned`` sets the
+            output layer in closed form, then trains a weight for each module and adapter, on the rows of ``data``.
         data: Labelled table to choose on; the runs' own validation rows when not given.
         overrides: Settings of a learned mixture, by dotted name.
 
@@ -103,16 +103,14 @@ def _fit(model: NewsModel, fusion: Fusion, rows: Rows, method: Method, seed: int
 
     def loss(weights: Sequence[float]) -> float:
         place(model, fusion.combine(weights, method, seed))
-        return match_heads(predict_logits(model, rows.encoded), rows.labels, groups)[0]
+        return match_heads(predict_logits(model, rows.encoded), rows.labels, groups).loss
 
     weights = search_weights(loss, len(fusion.sources))
     place(model, fusion.combine(weights, method, seed))
     logits = predict_logits(model, rows.encoded)
-    _, scales, shifts = match_heads(logits, rows.labels, groups)
-    with torch.no_grad():
-        by_label = torch.from_numpy(scales[groups]).float()
-        model.output_layer.weight.mul_(by_label.unsqueeze(1))
-        model.output_layer.bias.mul_(by_label).add_(torch.from_numpy(shifts[groups]).float())
+    match = match_heads(logits, rows.labels, groups)
+    weight, bias = _head(model)
+    _set_head(model, (match.scales[:, None] * weight, match.scales * bias + match.shifts))
     return weights
 
 
@@ -131,11 +129,33 @@ def _learn(
         model = fused_model(fusion, config)
         place(model, fusion.combine((1.0,) * len(folders), "weighted", config.train.seed))
         make_mixable(model, fusion.ranks)
-        warm_head(model, data.train.encoded, data.train.labels, config.train.seed)
+        rows = draw(np.array(data.train.labels), config.train.seed)
+        _begin(model, Rows(data.train.encoded.take(rows), np.array(data.train.labels)[rows]), label_groups(fusion))
         fit(config, data, model, run, lambda _: None)
         write_text(run.path / "data_report.json", json.dumps(data.report, indent=2, ensure_ascii=False) + "\n")
         finish(run, data, model)
     return run
+
+
+def _begin(model: NewsModel, rows: Rows, groups: npt.NDArray[np.int64]) -> None:
+    """Set the output layer, and the one weight of all modules that leaves it the best features, before they part."""
+    joined, found = _head(model), {}
+    for weight in WEIGHTS[1:]:
+        weigh(model, weight)
+        found[weight] = blend_heads(features_of(model, rows.encoded), rows.labels, groups, joined)
+    best = min(found, key=lambda weight: found[weight][0])
+    weigh(model, best)
+    _set_head(model, found[best][1])
+
+
+def _head(model: NewsModel) -> Head:
+    return model.output_layer.weight.detach().cpu().numpy(), model.output_layer.bias.detach().cpu().numpy()
+
+
+@torch.no_grad()
+def _set_head(model: NewsModel, head: Head) -> None:
+    model.output_layer.weight.copy_(torch.from_numpy(head[0]))
+    model.output_layer.bias.copy_(torch.from_numpy(head[1]))
 
 
 @contextmanager
