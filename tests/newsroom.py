@@ -50,11 +50,11 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=core, **specials)
 
 
-def make_backbone(folder: Path) -> Path:
+def make_backbone(folder: Path, width: int = 32) -> Path:
     """Write a BERT with random weights and its tokenizer."""
     tokenizer = make_tokenizer()
     tokenizer.save_pretrained(folder)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    sizes = {"hidden_size": width, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     torch.manual_seed(0)
     model = BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=160, **sizes))
     for name, parameter in model.named_parameters():  # away from the all but linear start

@@ -190,3 +190,5 @@ class DistillConfig(Section):
     """Share of the loss on the teacher's probabilities; the rest is on the labels."""
     unlabelled: str | None = None
     """Table of further texts that the teacher alone labels."""
+    hidden: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of the distance between student's and teacher's features (Sun et al. 2019, arXiv 1908.09355)."""

@@ -1,5 +1,6 @@
 """Learning from a teacher: Hinton's loss, and a student that is a run like any other."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from newslora.errors import NewsloraError
 from newslora.inference.classifier import NewsClassifier
 from newslora.model.backbone import load_tokenizer
 from newslora.model.classifier import load_model, predict_logits
+from newslora.model.features import logits_and_features
 from newslora.training.objective import Objective
 from newslora.training.run_folder import RunFolder
-from newslora.training.teaching import Lesson, distillation, teach
+from newslora.training.teaching import Lesson, distance, distillation, teach
 from newslora.workflow import train
 
 CPU = torch.device("cpu")
@@ -50,12 +52,33 @@ def test_rows_without_labels_learn_from_the_teacher_alone() -> None:
     objective = Objective(TrainConfig(label_smoothing=0.1), labels, 4, CPU)
     lesson = Lesson(objective, teaching, CPU)
     rows = [4, 1, 0, 2]
-    loss = lesson(STUDENT[rows], torch.tensor(labels)[rows], rows)
+    loss = lesson(STUDENT[rows], torch.tensor(labels)[rows], rows, torch.zeros(4, 3))
     soft = distillation(STUDENT, TEACHER, 2.0)
     hard = objective(STUDENT[[1, 0]], torch.tensor([1, 0]))
     torch.testing.assert_close(loss, 0.3 * hard + 0.7 * (soft[0] + soft[1]) + soft[4] + soft[2])
-    only = lesson(STUDENT[[4]], torch.tensor([0]), [4])  # a batch without any label
+    only = lesson(STUDENT[[4]], torch.tensor([0]), [4], torch.zeros(1, 3))  # a batch without any label
     torch.testing.assert_close(only, soft[4])
+
+
+def test_the_distance_is_that_of_patient_distillation() -> None:
+    # Sun et al. 2019, equation 7: || h / |h| - t / |t| ||².
+    h, t = STUDENT.numpy(), TEACHER.numpy()
+    expected = ((h / np.linalg.norm(h, axis=1, keepdims=True) - t / np.linalg.norm(t, axis=1, keepdims=True)) ** 2).sum(
+        1
+    )
+    np.testing.assert_allclose(distance(STUDENT, TEACHER).numpy(), expected, rtol=1e-4)
+
+
+def test_features_are_learned_by_their_weight() -> None:
+    labels, known, features = [0, 1, 2, 3, 0, 1], np.ones(6, dtype=bool), torch.randn(6, 5, generator=GENERATOR)
+    plain = Teaching(TEACHER.numpy(), known, temperature=2.0, share=0.7)
+    objective, rows = Objective(TrainConfig(), labels, 4, CPU), [4, 1]
+    own = torch.randn(2, 5, generator=GENERATOR)
+    losses = [
+        Lesson(objective, teaching, CPU)(STUDENT[rows], torch.tensor(labels)[rows], rows, own)
+        for teaching in (plain, replace(plain, hidden=10.0, features=features.numpy()))
+    ]
+    torch.testing.assert_close(losses[1] - losses[0], 10 * distance(own, features[rows]).sum())
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +163,35 @@ def test_a_student_agrees_with_its_teacher_and_is_a_run_like_any_other(
     assert agreement[0] > agreement[1]
     assert len(NewsClassifier.load(taught.path).model.plain.get_submodule("bert.encoder.layer")) == 1
     assert taught.card.exists()
+
+
+def test_a_student_learns_its_teachers_features(config: RunConfig, teacher: RunFolder, tmp_path: Path) -> None:
+    runs = {
+        weight: train(
+            student(config, teacher, **{"model.layers": (1,), "distill.hidden": weight}), tmp_path / str(weight)
+        )
+        for weight in (0, 30)
+    }
+    encoded = rows_of(config).validation.encoded
+    theirs = logits_and_features(load_model(teacher.adapter), encoded)[1]
+    apart = {
+        weight: distance(
+            torch.from_numpy(logits_and_features(load_model(run.adapter), encoded)[1]), torch.from_numpy(theirs)
+        )
+        for weight, run in runs.items()
+    }
+    assert apart[30].mean() < 0.8 * apart[0].mean()
+
+
+def test_features_of_another_width_are_refused(config: RunConfig, teacher: RunFolder, tmp_path: Path) -> None:
+    width = load_model(teacher.adapter).output_layer.in_features
+    other = make_backbone(tmp_path / "other", 2 * width)
+    settings = student(config, teacher, **{"model.backbone": str(other), "distill.hidden": 1.0})
+    with pytest.raises(
+        NewsloraError, match=rf"distill\.hidden: the teacher has {width} features, the student {2 * width}"
+    ):
+        train(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_student_of_another_backbone_and_order_of_classes(

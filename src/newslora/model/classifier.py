@@ -137,7 +137,7 @@ class NewsModel(nn.Module):
     def features(self) -> Iterator[list[torch.Tensor]]:
         """Collect the inputs of the output layer [articles, width] of every forward pass inside the block."""
         seen: list[torch.Tensor] = []
-        hook = self.output_layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+        hook = self.output_layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         try:
             yield seen
         finally:

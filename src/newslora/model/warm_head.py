@@ -17,7 +17,8 @@ from sklearn.model_selection import cross_val_predict
 from torch import nn
 
 from newslora.data.encoding import Encoded
-from newslora.model.classifier import NewsModel, predict_logits
+from newslora.model.classifier import NewsModel
+from newslora.model.features import logits_and_features
 
 ROWS = 4000
 _FEWEST = 4
@@ -39,7 +40,7 @@ def warm_head(
         kinds: Where articles carry several labels, which of them each kind carries, [kinds, labels].
     """
     rows = draw(np.asarray(labels), seed)
-    features = features_of(model, encoded.take(rows))
+    _, features = logits_and_features(model, encoded.take(rows))
     drawn, layer = np.asarray(labels)[rows], model.output_layer
     if kinds is not None:
         _set_each(layer, features, kinds[drawn].astype(np.int64))
@@ -48,16 +49,6 @@ def warm_head(
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weight))
         layer.bias.copy_(torch.from_numpy(bias))
-
-
-def features_of(model: NewsModel, encoded: Encoded) -> npt.NDArray[np.float32]:
-    """Return what the output layer sees of each article, float32 [articles, width]."""
-    with model.features() as seen:
-        predict_logits(model, encoded)
-    found = torch.cat(seen).float().cpu().numpy()
-    ordered = np.empty_like(found)
-    ordered[np.argsort(-encoded.lengths, kind="stable")] = found  # predict_logits takes the longest articles first
-    return ordered
 
 
 @torch.no_grad()

@@ -25,9 +25,10 @@ from newslora.evaluation.environment import save_environment
 from newslora.files import write_text, writing
 from newslora.model.backbone import load_tokenizer
 from newslora.model.classifier import NewsModel, predict_logits
+from newslora.model.features import logits_and_features
 from newslora.model.fusion import Fusion, Method, fused_model, label_groups, make_mixable, place, weigh
 from newslora.model.memory import keep_memory
-from newslora.model.warm_head import draw, features_of
+from newslora.model.warm_head import draw
 from newslora.search.matching import WEIGHTS, Head, blend_heads, match_heads, search_weights
 from newslora.training.loop import fit
 from newslora.training.run_folder import RunFolder
@@ -142,7 +143,8 @@ def _begin(model: NewsModel, rows: Rows, groups: npt.NDArray[np.int64]) -> None:
     joined, found = _head(model), {}
     for weight in WEIGHTS[1:]:
         weigh(model, weight)
-        found[weight] = blend_heads(features_of(model, rows.encoded), rows.labels, groups, joined)
+        _, features = logits_and_features(model, rows.encoded)
+        found[weight] = blend_heads(features, rows.labels, groups, joined)
     best = min(found, key=lambda weight: found[weight][0])
     weigh(model, best)
     _set_head(model, found[best][1])

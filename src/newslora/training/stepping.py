@@ -1,6 +1,7 @@
 """One optimisation step: forward and backward over its batches, the gradient shared, clipped and applied."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from newslora.model.prefix import Prefix
 from newslora.training.multilabel import MultiLabelObjective
 from newslora.training.objective import Objective, add_l2_gradient
 from newslora.training.processes import talking
-from newslora.training.teaching import Lesson
+from newslora.training.teaching import Lesson, check_features
 
 Rows = npt.NDArray[np.int64]
 
@@ -84,6 +85,8 @@ class Stepper:
         self.parameters = model.trainable_parameters()
         self.most_tokens = math.inf  # of a pass, once a greater one has run out of memory
         self.objective, self.lesson = _objective(config, data, accelerator.device)
+        if data.teaching is not None:
+            check_features(data.teaching, model.output_layer.in_features)
 
     def __call__(self, batches: list[Rows], lr: float, stop: bool = False, due: bool = False) -> StepResult:
         """Take one step.
@@ -137,12 +140,13 @@ class Stepper:
         batch = make_batch(self.split.encoded, rows.tolist(), self.split.labels, self.prefix)
         batch = batch.to(self.accelerator.device)
         assert batch.labels is not None  # noqa: S101 - narrows the type for mypy
-        with self.accelerator.autocast():
+        lesson, unwatched = self.lesson, nullcontext[list[Tensor]]([])
+        with self.accelerator.autocast(), unwatched if lesson is None else self.model.features() as seen:
             logits = self.model(batch)
-        if self.lesson is None:
+        if lesson is None:
             loss = self.objective(logits, batch.labels)
         else:
-            loss = self.lesson(logits, batch.labels, batch.rows)
+            loss = lesson(logits, batch.labels, batch.rows, seen[0])
         self.accelerator.backward(loss / mass)
         return torch.stack([loss.detach(), self.objective.right(logits, batch.labels)])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import kl_div, log_softmax
+from torch.nn.functional import kl_div, log_softmax, normalize
 from transformers import PreTrainedTokenizerBase
 
 from newslora.config import RunConfig
@@ -17,7 +17,8 @@ from newslora.data.prepare import Prepared, Split
 from newslora.data.sources import read_table
 from newslora.data.teaching import Teaching
 from newslora.errors import NewsloraError
-from newslora.model.classifier import NewsModel, load_model, predict_logits
+from newslora.model.classifier import NewsModel, load_model
+from newslora.model.features import Numbers, logits_and_features
 from newslora.training.objective import Objective
 from newslora.training.run_folder import RunFolder
 
@@ -37,8 +38,21 @@ def distillation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return temperature**2 * kl_div(ours, theirs, reduction="none", log_target=True).sum(dim=-1)
 
 
+def distance(features: Tensor, teacher: Tensor) -> Tensor:
+    """Return the squared distance between the two sides' normalised features, [articles].
+
+    Sun et al. (2019, arXiv 1908.09355, equation 7), in the last layer alone.
+
+    Args:
+        features: The student's, [articles, width].
+        teacher: The teacher's, of the same shape.
+    """
+    ours, theirs = (normalize(side.float(), dim=-1) for side in (features, teacher))
+    return (ours - theirs).square().sum(dim=-1)
+
+
 class Lesson:
-    """The loss of a student: on the labels where a row has one, and on the teacher's probabilities everywhere.
+    """The loss of a student: on the labels where a row has one, and on what the teacher says of all.
 
     Args:
         objective: The loss on labels.
@@ -50,20 +64,26 @@ class Lesson:
         self.objective, self.temperature, self.share = objective, teaching.temperature, teaching.share
         self.teacher = torch.from_numpy(teaching.logits).to(device)
         self.labelled = torch.from_numpy(teaching.labelled).to(device)
+        self.hidden = teaching.hidden
+        self.features = None if teaching.features is None else torch.from_numpy(teaching.features).to(device)
 
-    def __call__(self, logits: Tensor, labels: Tensor, rows: Sequence[int]) -> Tensor:
+    def __call__(self, logits: Tensor, labels: Tensor, rows: Sequence[int], features: Tensor) -> Tensor:
         """Return the loss summed over the articles.
 
         Args:
             logits: [articles, classes].
             labels: int64 [articles].
             rows: The articles' positions in the training split.
+            features: What the output layer saw, [articles, width].
         """
         where = torch.tensor(rows, device=logits.device)
         labelled = self.labelled[where]
         soft = distillation(logits, self.teacher[where], self.temperature)
         hard = self.objective(logits[labelled], labels[labelled])
-        return (1 - self.share) * hard + (torch.where(labelled, self.share, 1.0) * soft).sum()
+        loss = (1 - self.share) * hard + (torch.where(labelled, self.share, 1.0) * soft).sum()
+        if self.features is None:
+            return loss
+        return loss + self.hidden * distance(features, self.features[where]).sum()
 
 
 def teach(config: RunConfig, data: Prepared, tokenizer: PreTrainedTokenizerBase) -> Prepared:
@@ -82,16 +102,32 @@ def teach(config: RunConfig, data: Prepared, tokenizer: PreTrainedTokenizerBase)
             raise NewsloraError("distill.unlabelled: texts without labels need a teacher; give distill.teacher RUN")
         return data
     teacher = _load_teacher(Path(config.distill.teacher), data.names)
-    logits, train = _answer(teacher, data.train.texts, data.names), data.train
-    labelled = np.ones(len(logits), dtype=bool)
+    train, labelled = data.train, np.ones(len(data.train.labels), dtype=bool)
+    logits, features = _answer(teacher, train.texts, data.names)
     if config.distill.unlabelled is not None:
         more = _read_unlabelled(config, data.cleaner, tokenizer)
-        answers = _answer(teacher, more.texts, data.names)
+        answers, more_features = _answer(teacher, more.texts, data.names)
         train = _joined(train, replace(more, labels=answers.argmax(axis=1).tolist()))
-        logits, labelled = np.concatenate([logits, answers]), np.arange(len(logits) + len(answers)) < len(logits)
+        labelled = np.arange(len(logits) + len(answers)) < len(logits)
+        logits, features = np.concatenate([logits, answers]), np.concatenate([features, more_features])
     teaching = Teaching(logits, labelled, config.distill.temperature, config.distill.share)
+    if config.distill.hidden:
+        teaching = replace(teaching, hidden=config.distill.hidden, features=features)
     report = data.report | {"teaching": {"teacher": config.distill.teacher, "unlabelled": int((~labelled).sum())}}
     return replace(data, train=train, teaching=teaching, report=report)
+
+
+def check_features(teaching: Teaching, width: int) -> None:
+    """Check that a student of so many features can be held against its teacher's.
+
+    Raises:
+        NewsloraError: The teacher has more or fewer.
+    """
+    if teaching.features is not None and teaching.features.shape[1] != width:
+        raise NewsloraError(
+            f"distill.hidden: the teacher has {teaching.features.shape[1]} features, the student {width}; "
+            "give a student with layers of the teacher's backbone, or leave distill.hidden at 0"
+        )
 
 
 def _load_teacher(path: Path, names: tuple[str, ...]) -> NewsModel:
@@ -109,10 +145,10 @@ def _load_teacher(path: Path, names: tuple[str, ...]) -> NewsModel:
     return teacher
 
 
-def _answer(teacher: NewsModel, texts: list[str], names: tuple[str, ...]) -> np.ndarray:
-    """Return the teacher's logits, float32 [texts, classes], classes in the order of ``names``."""
-    encoded = encode(texts, teacher.tokenizer, teacher.max_length)
-    return predict_logits(teacher, encoded)[:, [teacher.names.index(name) for name in names]]
+def _answer(teacher: NewsModel, texts: list[str], names: tuple[str, ...]) -> tuple[Numbers, Numbers]:
+    """Return the teacher's logits [texts, classes], in the order of ``names``, and features [texts, width]."""
+    logits, features = logits_and_features(teacher, encode(texts, teacher.tokenizer, teacher.max_length))
+    return logits[:, [teacher.names.index(name) for name in names]], features
 
 
 def _read_unlabelled(config: RunConfig, cleaner: Cleaner, tokenizer: PreTrainedTokenizerBase) -> Split:
