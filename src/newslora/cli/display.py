@@ -196,6 +196,6 @@ def savings(console: Console, rows: Sequence[Saving]) -> None:
         pad_edge=False,
     )
     for row in rows:
-        work = (f"{row.first_epoch:.0%}", f"{row.later_epochs:.0%}")
+        work = (f"{row.first_epoch:.1%}", f"{row.later_epochs:.1%}")
         table.add_row(row.layers, f"{row.trainable:,}", *work, f"{row.bytes_per_token:,}")
     console.print(table)
