@@ -134,10 +134,12 @@ class NewsModel(nn.Module):
         return count(self.peft)
 
     @contextmanager
-    def features(self) -> Iterator[list[torch.Tensor]]:
+    def features(self, *, gradients: bool = False) -> Iterator[list[torch.Tensor]]:
         """Collect the inputs of the output layer [articles, width] of every forward pass inside the block."""
         seen: list[torch.Tensor] = []
-        hook = self.output_layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        hook = self.output_layer.register_forward_pre_hook(
+            lambda _, inputs: seen.append(inputs[0] if gradients else inputs[0].detach())
+        )
         try:
             yield seen
         finally:

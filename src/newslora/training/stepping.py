@@ -141,7 +141,7 @@ class Stepper:
         batch = batch.to(self.accelerator.device)
         assert batch.labels is not None  # noqa: S101 - narrows the type for mypy
         lesson, unwatched = self.lesson, nullcontext[list[Tensor]]([])
-        with self.accelerator.autocast(), unwatched if lesson is None else self.model.features() as seen:
+        with self.accelerator.autocast(), unwatched if lesson is None else self.model.features(gradients=True) as seen:
             logits = self.model(batch)
         if lesson is None:
             loss = self.objective(logits, batch.labels)
