@@ -58,20 +58,6 @@ def test_prediction_is_without_dropout_whatever_the_mode(tiny_backbone: Callable
     assert np.array_equal(predict_logits(model.train(), encoded), expected)
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
-def test_features_are_what_the_output_layer_reads(kind: str, tiny_backbone: Callable[[str], Path]) -> None:
-    model = random_model(tiny_backbone(kind))
-    batch = ragged_batch(LENGTHS)
-    with model.features() as seen:
-        first, second = model(batch), model(batch)
-    assert len(seen) == 2
-    torch.testing.assert_close(model.output_layer(seen[0]), first)
-    assert torch.equal(first, second)
-    assert not seen[0].requires_grad
-    model(batch)
-    assert len(seen) == 2  # nothing is collected after the block
-
-
 def weights(backbone: Path, seed: int, head: str = "lora") -> dict[str, torch.Tensor]:
     settings = {"model": {"backbone": str(backbone), "head": head}, "train": {"seed": seed}}
     return build_model(RunConfig.from_dict(settings), NAMES).state_dict()

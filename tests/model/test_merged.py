@@ -12,6 +12,7 @@ from newslora.errors import NewsloraError
 from newslora.model.about import write_about
 from newslora.model.classifier import NewsModel, predict_logits
 from newslora.model.families import FAMILIES
+from newslora.model.features import watch_features
 from newslora.model.merged import MergedModel, load_merged, merge
 
 LENGTHS = [5, 30, 5, 17, 17, 2, 40]
@@ -52,7 +53,7 @@ def test_it_is_frozen_and_merges_to_itself(tiny_backbone: Callable[[str], Path],
     loaded = load_merged(write_merged(random_model(tiny_backbone("bert")), tmp_path / "merged"))
     assert isinstance(loaded, MergedModel)
     assert (loaded.trainable_parameters(), loaded.training, merge(loaded)) == ([], False, loaded.plain)
-    with loaded.features() as seen:
+    with watch_features(loaded) as seen:
         predict_logits(loaded, ragged_articles([3, 4]))
     assert [tuple(tensor.shape) for tensor in seen] == [(2, 32)]
 

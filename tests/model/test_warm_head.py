@@ -13,6 +13,7 @@ from tests.model.conftest import ragged_articles, random_model
 from newslora.data.encoding import Encoded
 from newslora.model import warm_head as module
 from newslora.model.classifier import NewsModel, predict_logits
+from newslora.model.features import watch_features
 from newslora.model.temperature import probabilities
 from newslora.model.warm_head import solve, warm_head
 
@@ -139,7 +140,7 @@ def test_features_and_labels_stay_paired_whatever_the_lengths(
     warm_head(model, encoded, LABELS, seed=0)
     assert seen["labels"].tolist() == LABELS
     for row in (0, 7, 239):
-        with model.features() as alone:
+        with watch_features(model) as alone:
             predict_logits(model, encoded.take(np.array([row])))
         np.testing.assert_allclose(seen["features"][row], alone[0][0].numpy(), rtol=1e-4, atol=1e-5)
 
@@ -148,7 +149,7 @@ def test_with_several_labels_each_is_told_from_its_absence(tiny_backbone: Callab
     kinds = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0]], dtype=np.float32)  # nobody carries the third label
     model, encoded = fresh(tiny_backbone("roberta")), articles(LABELS)
     third = model.output_layer.weight[2].clone()
-    with model.features() as seen:
+    with watch_features(model) as seen:
         predict_logits(model, encoded)
     features = torch.cat(seen).numpy()[np.argsort(np.argsort(-encoded.lengths, kind="stable"))]
     warm_head(model, encoded, LABELS, seed=0, kinds=kinds)

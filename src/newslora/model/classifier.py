@@ -1,7 +1,6 @@
 """The classifier: a frozen backbone with LoRA and a head, run packed where its family allows."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,18 +131,6 @@ class NewsModel(nn.Module):
     def counts(self) -> Counts:
         """Return the numbers of trainable and of all parameters, counted on the built model."""
         return count(self.peft)
-
-    @contextmanager
-    def features(self, *, gradients: bool = False) -> Iterator[list[torch.Tensor]]:
-        """Collect the inputs of the output layer [articles, width] of every forward pass inside the block."""
-        seen: list[torch.Tensor] = []
-        hook = self.output_layer.register_forward_pre_hook(
-            lambda _, inputs: seen.append(inputs[0] if gradients else inputs[0].detach())
-        )
-        try:
-            yield seen
-        finally:
-            hook.remove()
 
     def save_adapter(self, folder: Path) -> None:
         """Write the adapter, its head, the tokenizer, the labels and the backbone's identity into ``folder``.

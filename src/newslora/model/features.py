@@ -1,5 +1,8 @@
 """Features: what a classifier's output layer sees of each article."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -8,6 +11,26 @@ from newslora.data.encoding import Encoded
 from newslora.model.classifier import NewsModel, predict_logits
 
 Numbers = npt.NDArray[np.float32]
+
+
+@contextmanager
+def watch_features(model: NewsModel, *, gradients: bool = False) -> Iterator[list[torch.Tensor]]:
+    """Collect the features [articles, width] of every forward pass inside the block.
+
+    Args:
+        model: The classifier.
+        gradients: Keep what a backward pass through them takes.
+    """
+    seen: list[torch.Tensor] = []
+
+    def see(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        seen.append(inputs[0] if gradients else inputs[0].detach())
+
+    hook = model.output_layer.register_forward_pre_hook(see)
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 def logits_and_features(model: NewsModel, encoded: Encoded) -> tuple[Numbers, Numbers]:
@@ -20,7 +43,7 @@ def logits_and_features(model: NewsModel, encoded: Encoded) -> tuple[Numbers, Nu
     Returns:
         Logits float32 [articles, labels] and features float32 [articles, width], in the split's order.
     """
-    with model.features() as seen:
+    with watch_features(model) as seen:
         logits = predict_logits(model, encoded)
     found = torch.cat(seen).float().cpu().numpy()
     features = np.empty_like(found)

@@ -15,6 +15,7 @@ from newslora.data.batches import make_batch
 from newslora.data.prepare import Prepared, Split
 from newslora.errors import NewsloraError
 from newslora.model.classifier import NewsModel
+from newslora.model.features import watch_features
 from newslora.model.prefix import Prefix
 from newslora.training.multilabel import MultiLabelObjective
 from newslora.training.objective import Objective, add_l2_gradient
@@ -141,7 +142,8 @@ class Stepper:
         batch = batch.to(self.accelerator.device)
         assert batch.labels is not None  # noqa: S101 - narrows the type for mypy
         lesson, unwatched = self.lesson, nullcontext[list[Tensor]]([])
-        with self.accelerator.autocast(), unwatched if lesson is None else self.model.features(gradients=True) as seen:
+        watch = unwatched if lesson is None else watch_features(self.model, gradients=True)
+        with self.accelerator.autocast(), watch as seen:
             logits = self.model(batch)
         if lesson is None:
             loss = self.objective(logits, batch.labels)
