@@ -24,7 +24,7 @@ def feed_forward(
     """Return ``x + down(activation(up(x)))``.
 
     Args:
-        x: [tokens, width].
+        x: [tokens, width]; overwritten where gradients are off.
         up: From width to the inner width.
         down: Back to width.
         activation: The element-wise function between.
@@ -39,6 +39,9 @@ def feed_forward(
     training = torch.is_grad_enabled()
     for projection in (up, down):
         projection.refresh(x.dtype, training=training and bool(projection.updates))
+    if not training:
+        inner = torch.ops.aten.gelu_(torch.addmm(_bias(up, x), x, up.weight.t()))
+        return x.addmm_(inner, down.weight.t()).add_(_bias(down, x))
     result: torch.Tensor = _FeedForward.apply(x, up, down, *up.parameters, *down.parameters)  # type: ignore[no-untyped-call]
     return result
 
