@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-BATCH, RANK, ALPHA, LENGTH = 32, 8, 16, 128
+BATCH, RANK, ALPHA = 32, 8, 16
 SHAPE = "roberta-base-shape"
 
 
@@ -31,7 +31,7 @@ def articles(options: argparse.Namespace) -> Any:
     from newslora.model.backbone import load_tokenizer
 
     # The random roberta-base has no tokenizer of its own; MiniLM's gives ids and lengths of the same kind.
-    settings = {"train": options.data, "limit": options.rows, "max_length": LENGTH}
+    settings = {"train": options.data, "limit": options.rows, "max_length": options.length}
     return prepare(RunConfig.from_dict({"data": settings}).data, load_tokenizer("minilm"), seed=0)
 
 
@@ -128,7 +128,7 @@ def trainer(options: argparse.Namespace, *, padding: str, sampling: str, dropout
     from newslora.model.backbone import load_tokenizer
 
     tokenizer = load_tokenizer("minilm")
-    collator = DataCollatorWithPadding(tokenizer, padding=padding, max_length=LENGTH)
+    collator = DataCollatorWithPadding(tokenizer, padding=padding, max_length=options.length)
     encoded, rows = data.train.encoded, []
     for row, label in enumerate(data.train.labels):
         ids = encoded.ids[encoded.offsets[row] : encoded.offsets[row + 1]].tolist()
@@ -205,7 +205,7 @@ def work(options: argparse.Namespace) -> None:
 def run_one(name: str, options: argparse.Namespace) -> dict[str, float]:
     """Measure one variant in a process of its own."""
     command = [sys.executable, "-W", "ignore", __file__, "--worker", name, "--folder", options.folder]
-    for key in ("data", "backbone", "rows", "upper"):
+    for key in ("data", "backbone", "rows", "upper", "length"):
         command += [f"--{key}", str(getattr(options, key))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -258,6 +258,7 @@ def main() -> None:
     parser.add_argument("--data", default="sample", help="labelled table to train on (default: the packaged sample)")
     parser.add_argument("--backbone", default="minilm", choices=("minilm", SHAPE))
     parser.add_argument("--rows", type=int, default=640, help="training articles")
+    parser.add_argument("--length", type=int, default=128, help="greatest number of tokens (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--upper", default="3-5", help="layers of the upper half, for the prefix cache")
     parser.add_argument("--only", nargs="*", default=[], help="variants to measure, by the start of their names")
@@ -277,7 +278,7 @@ def main() -> None:
                 results[name].append(run_one(name, options))
                 print(name, results[name][-1], flush=True)
     rows = report(results, options)
-    asked = {key: getattr(options, key) for key in ("backbone", "rows", "repeats", "upper")}
+    asked = {key: getattr(options, key) for key in ("backbone", "rows", "length", "repeats", "upper")}
     asked["data"] = Path(options.data).name
     Path(f"{options.output}.json").write_text(json.dumps({"options": asked, "rows": rows}, indent=2) + "\n")
     draw(
