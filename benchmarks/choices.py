@@ -135,6 +135,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2000, help="training rows (default %(default)s)")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--every", type=int, default=10, help="steps between two looks (default %(default)s)")
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS), help="(default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--output", default="choices", help="name of the JSONL file, without ending")
     options = parser.parse_args()
@@ -145,7 +146,7 @@ def main() -> None:
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     stands = {(row["way"], row["seed"]) for row in rows}
     for seed in options.seeds:
-        missing = [way for way in WAYS if (way, seed) not in stands]
+        missing = [way for way in options.ways if (way, seed) not in stands]
         if not missing:
             continue
         data = prepare(settings(options, missing[0], seed).data, load_tokenizer("minilm"), seed=seed)
