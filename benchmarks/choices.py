@@ -87,7 +87,7 @@ def measured(options: argparse.Namespace, data: Any, way: str, seed: int) -> dic
 def accuracy(model: Any, split: Any, rows: int | None = None) -> float:
     """Return the accuracy on a split's rows, or its first ``rows`` alone."""
     from newslora.data.encoding import encode
-    from newslora.model.prediction import predict_logits
+    from newslora.model.classifier import predict_logits
 
     texts, labels = split.texts[:rows], list(split.labels[:rows])
     encoded = encode(texts, model.tokenizer, model.max_length, cache=False)

@@ -68,9 +68,8 @@ def newslora(data: Any, options: argparse.Namespace, lr: float) -> Watch:
     from accelerate import Accelerator
 
     from newslora.config import RunConfig
-    from newslora.model.classifier import build_model
+    from newslora.model.classifier import build_model, predict_logits
     from newslora.model.memory import keep_memory
-    from newslora.model.prediction import predict_logits
     from newslora.model.warm_head import warm_head
     from newslora.training.plan import StepPlan
     from newslora.training.schedule import build_optimizer, learning_rate

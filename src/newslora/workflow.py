@@ -25,10 +25,9 @@ from newslora.files import write_text
 from newslora.model.allocation import allocated
 from newslora.model.backbone import load_config, load_tokenizer
 from newslora.model.budget import Counts
-from newslora.model.classifier import NewsModel, build_model
+from newslora.model.classifier import NewsModel, build_model, predict_logits
 from newslora.model.eva import start_from_inputs
 from newslora.model.memory import keep_memory
-from newslora.model.prediction import predict_logits
 from newslora.model.warm_head import warm_head
 from newslora.training.loop import fit
 from newslora.training.multilabel import check_multi_label

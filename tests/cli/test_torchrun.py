@@ -19,8 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from newslora.data.encoding import encode
 from newslora.data.prepare import prepare
-from newslora.model.classifier import load_model
-from newslora.model.prediction import predict_logits
+from newslora.model.classifier import load_model, predict_logits
 from newslora.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow

@@ -13,8 +13,7 @@ from newslora.data.encoding import encode
 from newslora.errors import NewsloraError
 from newslora.evaluation.evaluate import evaluate_logits, evaluate_run
 from newslora.model.budget import Counts
-from newslora.model.classifier import build_model, load_model
-from newslora.model.prediction import predict_logits
+from newslora.model.classifier import build_model, load_model, predict_logits
 from newslora.model.temperature import probabilities, save_calibration
 from newslora.training.run_folder import RunFolder
 

@@ -13,8 +13,7 @@ from newslora.data.encoding import encode
 from newslora.errors import NewsloraError
 from newslora.evaluation.evaluate import evaluate_run
 from newslora.evaluation.shift import LONG, add_typos, join_articles, window_logits
-from newslora.model.classifier import load_model
-from newslora.model.prediction import predict_logits
+from newslora.model.classifier import load_model, predict_logits
 from newslora.training.run_folder import RunFolder
 from newslora.workflow import train
 

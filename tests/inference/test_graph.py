@@ -10,10 +10,9 @@ from tests.model.conftest import ragged_articles, random_model, write_backbone
 from newslora.errors import NewsloraError
 from newslora.inference.graph import write_graph
 from newslora.inference.onnx_model import pad
-from newslora.model.classifier import NewsModel
+from newslora.model.classifier import NewsModel, predict_logits
 from newslora.model.families import FAMILIES
 from newslora.model.merged import merge
-from newslora.model.prediction import predict_logits
 
 LENGTHS = [5, 30, 5, 17, 17, 2, 40]
 FUSED = [kind for kind, family in FAMILIES.items() if family.style == "post-norm"]

@@ -1,6 +1,6 @@
 """Small encoders of every family, with random weights, and batches of ragged articles."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +76,6 @@ def write_backbone(kind: str, folder: Path, seed: int) -> None:
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEWSLORA_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-@pytest.fixture
-def two_cores() -> Iterator[None]:
-    """Two threads of PyTorch's, where tests otherwise have one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

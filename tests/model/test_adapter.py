@@ -18,9 +18,8 @@ from newslora.data.encoding import Encoded
 from newslora.errors import NewsloraError
 from newslora.model.adapter import load_adapter, quiet
 from newslora.model.backbone import quiet_transformers
-from newslora.model.classifier import load_model
+from newslora.model.classifier import load_model, predict_logits
 from newslora.model.families import FAMILIES
-from newslora.model.prediction import predict_logits
 from newslora.model.seal import seal
 
 NAMES = ("World", "Sports", "Sci/Tech")

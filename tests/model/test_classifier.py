@@ -14,9 +14,8 @@ from newslora.config import RunConfig
 from newslora.data.batches import make_batch
 from newslora.errors import NewsloraError
 from newslora.files import writing
-from newslora.model.classifier import NewsModel, build_model, load_model
+from newslora.model.classifier import NewsModel, build_model, load_model, predict_logits
 from newslora.model.families import FAMILIES
-from newslora.model.prediction import predict_logits
 
 LENGTHS = [3, 128, 1, 40, 40, 7, 90, 2, 33, 128, 5]
 NAMES = ("World", "Sports", "Business", "Sci/Tech")

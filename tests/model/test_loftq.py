@@ -11,8 +11,7 @@ from tests.model.conftest import ragged_articles, random_model
 
 from newslora.config import RunConfig
 from newslora.errors import NewsloraError
-from newslora.model.classifier import build_model, load_model
-from newslora.model.prediction import predict_logits
+from newslora.model.classifier import build_model, load_model, predict_logits
 from newslora.model.quantized import QuantizedLinear
 from newslora.model.residual import lora_layers
 

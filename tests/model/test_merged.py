@@ -10,11 +10,10 @@ from transformers import AutoModelForSequenceClassification
 
 from newslora.errors import NewsloraError
 from newslora.model.about import write_about
-from newslora.model.classifier import NewsModel
+from newslora.model.classifier import NewsModel, predict_logits
 from newslora.model.families import FAMILIES
 from newslora.model.features import watch_features
 from newslora.model.merged import MergedModel, load_merged, merge
-from newslora.model.prediction import predict_logits
 
 LENGTHS = [5, 30, 5, 17, 17, 2, 40]
 

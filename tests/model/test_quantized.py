@@ -18,11 +18,10 @@ from newslora.config import RunConfig
 from newslora.errors import NewsloraError
 from newslora.model.adapter import quiet
 from newslora.model.budget import Planner
-from newslora.model.classifier import NewsModel, build_model, load_model
+from newslora.model.classifier import NewsModel, build_model, load_model, predict_logits
 from newslora.model.eva import padded, start_from_inputs
 from newslora.model.families import FAMILIES, linear_modules
 from newslora.model.merged import merge
-from newslora.model.prediction import predict_logits
 from newslora.model.projection import Projection
 from newslora.model.quantized import BLOCK, Kind, QuantizedLinear, dequantize, hidden_parameters, quantize
 from newslora.model.shared import SharedBackbone

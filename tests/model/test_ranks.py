@@ -13,9 +13,8 @@ from newslora.config import LoraConfig
 from newslora.errors import NewsloraError
 from newslora.model.adapter import attach
 from newslora.model.budget import Planner, count, meta_model
-from newslora.model.classifier import load_model
+from newslora.model.classifier import load_model, predict_logits
 from newslora.model.families import FAMILIES, family_of
-from newslora.model.prediction import predict_logits
 from newslora.model.ranks import module_ranks, scale_of
 from newslora.model.residual import b_matrices, lora_layers
 

@@ -10,9 +10,8 @@ from tests.model.conftest import ragged_articles, random_model, write_backbone
 
 from newslora.data.batches import make_batch
 from newslora.errors import NewsloraError
-from newslora.model.classifier import load_model
+from newslora.model.classifier import load_model, predict_logits
 from newslora.model.families import FAMILIES
-from newslora.model.prediction import predict_logits
 from newslora.model.shared import SharedBackbone
 
 LENGTHS = [[9, 3, 30, 9], [12, 6], [5, 5, 4, 21, 17]]

@@ -15,10 +15,9 @@ from newslora.errors import NewsloraError
 from newslora.model.adapter import quiet
 from newslora.model.backbone import quiet_transformers
 from newslora.model.budget import Planner
-from newslora.model.classifier import build_model, load_model
+from newslora.model.classifier import build_model, load_model, predict_logits
 from newslora.model.eva import padded
 from newslora.model.families import FAMILIES
-from newslora.model.prediction import predict_logits
 from newslora.model.residual import lora_layers
 from newslora.model.shorten import even_layers, shorten_config
 

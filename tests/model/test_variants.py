@@ -14,9 +14,8 @@ from transformers import AutoModelForSequenceClassification
 from newslora.config import RunConfig
 from newslora.model.adapter import quiet
 from newslora.model.backbone import quiet_transformers
-from newslora.model.classifier import NewsModel, build_model, load_model
+from newslora.model.classifier import NewsModel, build_model, load_model, predict_logits
 from newslora.model.eva import padded, start_from_inputs
-from newslora.model.prediction import predict_logits
 from newslora.model.residual import lora_layers
 
 NAMES = ("a", "b", "c")

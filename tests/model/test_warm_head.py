@@ -12,9 +12,8 @@ from tests.model.conftest import ragged_articles, random_model
 
 from newslora.data.encoding import Encoded
 from newslora.model import warm_head as module
-from newslora.model.classifier import NewsModel
+from newslora.model.classifier import NewsModel, predict_logits
 from newslora.model.features import watch_features
-from newslora.model.prediction import predict_logits
 from newslora.model.temperature import probabilities
 from newslora.model.warm_head import solve, warm_head
 

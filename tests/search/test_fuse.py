@@ -117,7 +117,7 @@ def test_a_fused_model_runs_the_sum(fusion: Fusion, halves: list[RunFolder], con
     single = NewsClassifier.load(halves[0].path)
     texts = [text for _, text in only(HALVES[0], articles(30, seed=8))]
     from newslora.data.encoding import encode
-    from newslora.model.prediction import predict_logits
+    from newslora.model.classifier import predict_logits
 
     logits = predict_logits(model, encode(texts, model.tokenizer, 128, cache=False))
     own = predict_logits(single.model, encode(texts, model.tokenizer, 128, cache=False))

@@ -16,9 +16,8 @@ from newslora.data.teaching import Teaching
 from newslora.errors import NewsloraError
 from newslora.inference.classifier import NewsClassifier
 from newslora.model.backbone import load_tokenizer
-from newslora.model.classifier import load_model
+from newslora.model.classifier import load_model, predict_logits
 from newslora.model.features import logits_and_features
-from newslora.model.prediction import predict_logits
 from newslora.training.objective import Objective
 from newslora.training.run_folder import RunFolder
 from newslora.training.teaching import Lesson, distance, distillation, teach

@@ -19,9 +19,8 @@ from newslora.errors import NewsloraError
 from newslora.evaluation.card import read_record
 from newslora.evaluation.suspicion import METHODS, Judged, judge, judge_known
 from newslora.model.backbone import load_tokenizer
-from newslora.model.classifier import load_model
+from newslora.model.classifier import load_model, predict_logits
 from newslora.model.embedding import embed
-from newslora.model.prediction import predict_logits
 from newslora.model.temperature import load_temperature, probabilities
 from newslora.training.run_folder import RunFolder
 

@@ -19,8 +19,7 @@ from newslora.evaluation.baseline_state import load_baseline, read_baseline
 from newslora.evaluation.card import read_record
 from newslora.model.backbone import load_tokenizer
 from newslora.model.budget import Counts, Planner
-from newslora.model.classifier import NewsModel, load_model
-from newslora.model.prediction import predict_logits
+from newslora.model.classifier import NewsModel, load_model, predict_logits
 from newslora.training.run_folder import RunFolder
 
 

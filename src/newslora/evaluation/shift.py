@@ -15,8 +15,7 @@ from newslora.data.encoding import encode
 from newslora.data.sources import Table, read_table
 from newslora.data.windows import encode_windows
 from newslora.evaluation.metrics import RESAMPLES, bootstrap_intervals
-from newslora.model.classifier import NewsModel
-from newslora.model.prediction import predict_logits
+from newslora.model.classifier import NewsModel, predict_logits
 
 SEED: Final = 0
 TYPO_RATE: Final = 0.1

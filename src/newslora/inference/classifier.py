@@ -162,7 +162,7 @@ class NewsClassifier:
             encoded = encode(texts, model.tokenizer, model.max_length, cache=False)
             if self.form == "onnx":
                 return model.logits(encoded)  # type: ignore[no-any-return]
-            from newslora.model.prediction import predict_logits
+            from newslora.model.classifier import predict_logits
 
             return predict_logits(model, encoded)
 

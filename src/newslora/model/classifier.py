@@ -1,8 +1,11 @@
 """The classifier: a frozen backbone with LoRA and a head, run packed where its family allows."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import peft
 import torch
 from torch import nn
@@ -10,7 +13,8 @@ from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from newslora.config import RunConfig
-from newslora.data.batches import Batch
+from newslora.data.batches import Batch, evaluation_batches, make_batch
+from newslora.data.encoding import Encoded
 from newslora.model import adapter, backbone
 from newslora.model.about import MULTI_LABEL, About, write_about
 from newslora.model.budget import Counts, check_budget, count
@@ -199,6 +203,33 @@ def load_on(
     tuned = adapter.load_adapter(model, folder, family)
     check_vocabulary(model.config, tokenizer)
     return NewsModel(tuned, tokenizer, about.names, about.identity, about.max_length, engine=engine).eval()
+
+
+@torch.no_grad()
+def predict_logits(
+    model: NewsModel, encoded: Encoded, progress: Callable[[int], None] | None = None
+) -> npt.NDArray[np.float32]:
+    """Run the model in evaluation mode over a split, longest articles first.
+
+    Args:
+        model: The classifier; its mode is put back afterwards.
+        encoded: The split's tokens.
+        progress: Called with the number of articles done after each batch.
+
+    Returns:
+        float32 [articles, labels], in the split's order.
+    """
+    logits = np.empty((len(encoded), len(model.names)), dtype=np.float32)
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    for rows in evaluation_batches(encoded.lengths):
+        batch = make_batch(encoded, rows)
+        logits[list(batch.rows)] = model(batch.to(device)).float().cpu().numpy()
+        if progress is not None:
+            progress(len(rows))
+    model.train(was_training)
+    return logits
 
 
 def _save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:

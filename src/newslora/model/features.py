@@ -8,8 +8,7 @@ import numpy.typing as npt
 import torch
 
 from newslora.data.encoding import Encoded
-from newslora.model.classifier import NewsModel
-from newslora.model.prediction import predict_logits
+from newslora.model.classifier import NewsModel, predict_logits
 
 Numbers = npt.NDArray[np.float32]
 
@@ -45,7 +44,7 @@ def logits_and_features(model: NewsModel, encoded: Encoded) -> tuple[Numbers, Nu
         Logits float32 [articles, labels] and features float32 [articles, width], in the split's order.
     """
     with watch_features(model) as seen:
-        logits = predict_logits(model, encoded, cores=1)  # in turn: what is seen comes in the batches' order
+        logits = predict_logits(model, encoded)
     found = torch.cat(seen).float().cpu().numpy()
     features = np.empty_like(found)
     features[np.argsort(-encoded.lengths, kind="stable")] = found  # predict_logits takes the longest articles first

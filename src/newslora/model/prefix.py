@@ -18,12 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from newslora.data.batches import make_batch
+from newslora.data.batches import evaluation_batches, make_batch
 from newslora.data.cache import cache_folder
 from newslora.data.encoding import Encoded
 from newslora.files import write_text, writing
 from newslora.model.classifier import NewsModel
-from newslora.model.prediction import Rows, batches_for, cores_for, run_batches
 
 MEMORY = 1 << 30  # bytes kept in memory; what is larger goes to a file
 _BLOCK = 1 << 22  # bytes read or written at a time
@@ -84,19 +83,16 @@ def build_prefix(model: NewsModel, encoded: Encoded, memory: int = MEMORY) -> Pr
     return Prefix(np.memmap(file, dtype=np.float16, mode="r", shape=shape), encoded.offsets, file)
 
 
+@torch.no_grad()
 def _fill(model: NewsModel, encoded: Encoded, states: States) -> None:
     was_training = model.training
     model.eval()
-    device, cores = next(model.parameters()).device, cores_for(model)
-
-    def run(rows: Rows) -> None:
+    device = next(model.parameters()).device
+    for rows in evaluation_batches(encoded.lengths):
         batch = make_batch(encoded, rows)
         output = model.below(batch.to(device)).half().cpu().numpy()
         for row, start, length in zip(batch.rows, batch.starts(), batch.lengths, strict=True):
             states[encoded.offsets[row] : encoded.offsets[row + 1]] = output[start : start + length]
-
-    for _ in run_batches(run, batches_for(encoded.lengths, cores), cores):
-        pass
     model.train(was_training)
 
 

@@ -25,12 +25,11 @@ from newslora.data.batches import Batch, make_batch
 from newslora.data.encoding import Encoded
 from newslora.errors import NewsloraError
 from newslora.model.backbone import load_tokenizer, prepare_config
-from newslora.model.classifier import NewsModel, load_on
+from newslora.model.classifier import NewsModel, load_on, predict_logits
 from newslora.model.families import Family
 from newslora.model.frozen import load_frozen, read_sealed
 from newslora.model.modernbert import ModernBertEncoder
 from newslora.model.packed import PackedEncoder
-from newslora.model.prediction import predict_logits
 from newslora.model.projection import Projection
 
 Place = tuple[int, str]  # a layer's number and the name of its projection

@@ -24,11 +24,10 @@ from newslora.evaluation.card import write_card
 from newslora.evaluation.environment import save_environment
 from newslora.files import write_text, writing
 from newslora.model.backbone import load_tokenizer
-from newslora.model.classifier import NewsModel
+from newslora.model.classifier import NewsModel, predict_logits
 from newslora.model.features import logits_and_features
 from newslora.model.fusion import Fusion, Method, fused_model, label_groups, make_mixable, place, weigh
 from newslora.model.memory import keep_memory
-from newslora.model.prediction import predict_logits
 from newslora.model.warm_head import draw
 from newslora.search.matching import WEIGHTS, Head, blend_heads, match_heads, search_weights
 from newslora.training.loop import fit

@@ -10,9 +10,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor, nn
 from torch.nn import functional
 
-from newslora.data.batches import make_batch
+from newslora.data.batches import evaluation_batches, make_batch
 from newslora.data.prepare import Split
-from newslora.model.prediction import Rows, batches_for, cores_for, run_batches
 from newslora.model.prefix import Prefix
 from newslora.training.multilabel import set_figures
 from newslora.training.processes import talking
@@ -58,6 +57,7 @@ def validate(
     }
 
 
+@torch.no_grad()
 def _own_logits(
     model: nn.Module,
     split: Split,
@@ -70,13 +70,9 @@ def _own_logits(
     model.eval()
     logits = torch.zeros(len(split.labels), classes, device=accelerator.device)
     share = slice(accelerator.process_index, None, accelerator.num_processes)
-    cores = cores_for(model)
-
-    def run(rows: Rows) -> None:
+    for rows in evaluation_batches(split.encoded.lengths)[share]:
         batch = make_batch(split.encoded, rows, prefix=prefix).to(accelerator.device)
         with accelerator.autocast():
             logits[list(batch.rows)] = model(batch).float()
-
-    for _ in run_batches(run, batches_for(split.encoded.lengths, cores)[share], cores):
         between()
     return logits
