@@ -131,10 +131,7 @@ class Projection:
         return torch.cat(biases).to(dtype) if biases else None
 
     def __call__(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the modules' outputs [tokens, out] for inputs [tokens, in], plus ``residual`` if given.
-
-        Where gradients are off, ``residual`` is overwritten: the copy that a sum needs costs a pass over the memory.
-        """
+        """Return the modules' outputs [tokens, out] for inputs [tokens, in], plus ``residual`` if given."""
         if self._variant:
             y = torch.cat([module(x) for module in self._modules], dim=-1)
             return y if residual is None else y + residual
@@ -143,16 +140,8 @@ class Projection:
             y = self._with_dropout(x, self.drop.p)
             return y if residual is None else y + residual
         self.refresh(compute_dtype(x), training=torch.is_grad_enabled() and bool(self.updates))
-        if residual is not None and not torch.is_grad_enabled():
-            return self._onto(residual, x)
         result: torch.Tensor = _Product.apply(x, residual, self, *self.parameters)  # type: ignore[no-untyped-call]
         return result
-
-    def _onto(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        dtype = compute_dtype(x)
-        with torch.autocast(x.device.type, enabled=False):
-            y, bias = residual.to(dtype).addmm_(x.to(dtype), self.weight.t()), self.bias(dtype)
-            return y if bias is None else y.add_(bias)
 
     def _with_dropout(self, x: torch.Tensor, p: float) -> torch.Tensor:
         updates = {id(update.base): update for update in self.updates}
