@@ -90,13 +90,14 @@ def executed_flops(model: Any, config: Any, data: Any) -> float:
 
     total = 0
     model.train()
-    for [rows] in StepPlan(config.train, data.train.encoded.lengths, 1).steps(1)[:4]:
+    steps = StepPlan(config.train, data.train.encoded.lengths, 1).steps(1)[:4]
+    for [rows] in steps:
         batch = make_batch(data.train.encoded, rows, data.train.labels)
         with FlopCounterMode(display=False) as counter:
             cross_entropy(model(batch), batch.labels).backward()
         counts = {str(op): flops for op, flops in counter.get_flop_counts()["Global"].items()}
         total += sum(counts.get(op, 0) for op in ("aten.mm", "aten.addmm")) / len(batch.input_ids)
-    return total / 4 * _sizes(data)["tokens"]
+    return total / len(steps) * _sizes(data)["tokens"]
 
 
 def trainer(options: argparse.Namespace, *, padding: str, sampling: str, dropout: bool) -> dict[str, float]:
