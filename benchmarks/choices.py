@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from scipy.stats import t as student
 
 LOOK = 500  # validation rows of a look
@@ -86,12 +87,10 @@ def measured(options: argparse.Namespace, data: Any, way: str, seed: int) -> dic
 
 def accuracy(model: Any, split: Any, rows: int | None = None) -> float:
     """Return the accuracy on a split's rows, or its first ``rows`` alone."""
-    from newslora.data.encoding import encode
     from newslora.model.classifier import predict_logits
 
-    texts, labels = split.texts[:rows], list(split.labels[:rows])
-    encoded = encode(texts, model.tokenizer, model.max_length, cache=False)
-    found = predict_logits(model, encoded).argmax(axis=1)
+    labels = np.array(split.labels[:rows])
+    found = predict_logits(model, split.encoded.take(np.arange(len(labels)))).argmax(axis=1)
     return float((found == labels).mean())
 
 
@@ -102,9 +101,12 @@ def interval(values: list[float]) -> str:
     return f"{mean:+.2f} ({mean - half:.2f} to {mean + half:.2f})"
 
 
-def first_at(row: dict[str, Any], target: float) -> float:
-    """Return the step of the first look that reached ``target``; the last look's when none did."""
-    return float(next((step for step, found in row["looks"] if found >= target), row["looks"][-1][0]))
+def steps_to(rows: list[dict[str, Any]], target: float) -> str:
+    """Return the mean step of the first look that reached ``target``, at least the last one's where a run never did."""
+    looks = [row["looks"] for row in rows]
+    firsts = [next((step for step, found in own if found >= target), own[-1][0]) for own in looks]
+    missed = any(all(found < target for _, found in own) for own in looks)
+    return f"{'> ' if missed else ''}{statistics.mean(firsts):.0f}"
 
 
 def report(rows: list[dict[str, Any]]) -> None:
@@ -120,11 +122,7 @@ def report(rows: list[dict[str, Any]]) -> None:
         tests, gains = [row["test"] for row in own], [row["test"] - base[row["seed"]] for row in own]
         line = [way, str(len(own)), f"{statistics.mean(tests):.4f}", f"{statistics.stdev(tests):.4f}"]
         line += [interval(gains) if any(gains) else "", f"{statistics.median(row['step'] for row in own):.3f}"]
-        print(
-            "| "
-            + " | ".join(line + [f"{statistics.mean(first_at(row, goal) for row in own):.0f}" for goal in TARGETS])
-            + " |"
-        )
+        print("| " + " | ".join(line + [steps_to(own, target) for target in TARGETS]) + " |")
 
 
 def main() -> None:

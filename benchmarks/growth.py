@@ -104,9 +104,12 @@ def draw(rows: list[dict[str, Any]], file: Path) -> None:
             panels[1, column].plot(x, [row["peak_mb"] / 1000 for row in own], style, label=side)
         panels[0, column].set(xscale="log", yscale="log")
         panels[1, column].set(xscale="log", xlabel=series)
+        for row in (0, 1):
+            panels[row, column].set_xticks(x, [f"{size:.0f}" for size in x])
+            panels[row, column].minorticks_off()
     panels[0, 0].set(ylabel="an epoch (seconds)")
     panels[1, 0].set(ylabel="peak memory (GB)", ylim=(0, None))
-    panels[0, 0].legend(loc="upper left")
+    panels[1, 0].legend(loc="lower left")
     figure.suptitle(
         "{rows} articles of {length} tokens, {layers} layers of width {width}, but for what grows".format(**BASE)
     )
