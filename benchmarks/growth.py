@@ -109,7 +109,7 @@ def draw(rows: list[dict[str, Any]], file: Path) -> None:
             panels[row, column].minorticks_off()
     panels[0, 0].set(ylabel="an epoch (seconds)")
     panels[1, 0].set(ylabel="peak memory (GB)", ylim=(0, None))
-    panels[1, 0].legend(loc="lower left")
+    panels[1, 0].legend(loc="upper left")
     figure.suptitle(
         "{rows} articles of {length} tokens, {layers} layers of width {width}, but for what grows".format(**BASE)
     )
