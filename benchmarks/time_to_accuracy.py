@@ -262,6 +262,7 @@ def draw(rows: list[dict[str, Any]], file: Path) -> None:
         axes.plot([s["seconds"] for s in seen], [s["accuracy"] for s in seen], style, marker=".", label=row["way"])
     axes.set(xlabel="training time (seconds)", ylabel="validation accuracy", title="Time to accuracy", ylim=(0.8, None))
     axes.set_xscale("symlog", linthresh=10)
+    axes.set_xlim(0, None)
     axes.legend(fontsize=8, loc="lower right")
     figure.savefig(file, dpi=150)
 
