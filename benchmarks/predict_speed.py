@@ -44,6 +44,8 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
         csv.writer(file).writerows([["id", "text"], *enumerate(texts[::step][: options.rows])])
     (folder / "adapter").symlink_to(Path(options.run).resolve())
     for form in FORMS:
+        if form != "merged" and options.only and not form.endswith(tuple(options.only)):
+            continue  # the pipeline needs the merged one
         print(json.dumps(export_run(options.run, form, folder / form, options.data)), flush=True)
 
 

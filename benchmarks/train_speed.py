@@ -86,10 +86,12 @@ def executed_flops(model: Any, config: Any, data: Any) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     from newslora.data.batches import make_batch
+    from newslora.model import products
     from newslora.training.plan import StepPlan
 
     total = 0
     model.train()
+    products.prefers_onednn = lambda: False  # type: ignore[assignment]  # the counter knows the stock products alone
     steps = StepPlan(config.train, data.train.encoded.lengths, 1).steps(1)[:4]
     for [rows] in steps:
         batch = make_batch(data.train.encoded, rows, data.train.labels)
@@ -154,18 +156,26 @@ def trainer(options: argparse.Namespace, *, padding: str, sampling: str, dropout
 
 
 def matrix_product(options: argparse.Namespace) -> dict[str, float]:
-    """Measure the bare matrix product's rate on the feed-forward network's shape at a batch's tokens."""
+    """Measure the bare product's rate, PyTorch's own and the faster of it and oneDNN's.
+
+    The shape is the feed-forward network's at a batch's tokens.
+    """
     import torch
     from transformers import AutoConfig
 
+    from newslora.model.products import product
+
     config = AutoConfig.from_pretrained(options.folder)
     x, w = torch.randn(BATCH * 52, config.hidden_size), torch.randn(config.intermediate_size, config.hidden_size)
-    times = []
-    for _ in range(60):
-        start = time.perf_counter()
-        torch.mm(x, w.t())
-        times.append(time.perf_counter() - start)
-    return {"gflops": 2 * x.numel() * len(w) / statistics.median(times[10:]) / 1e9}
+    rates = []
+    for bare in (lambda: torch.mm(x, w.t()), lambda: product(x, w)):
+        times = []
+        for _ in range(60):
+            start = time.perf_counter()
+            bare()
+            times.append(time.perf_counter() - start)
+        rates.append(2 * x.numel() * len(w) / statistics.median(times[10:]) / 1e9)
+    return {"torch_gflops": rates[0], "gflops": max(rates)}
 
 
 Variant = Callable[[argparse.Namespace], dict[str, float]]
@@ -216,7 +226,8 @@ def run_one(name: str, options: argparse.Namespace) -> dict[str, float]:
 
 def report(results: dict[str, list[dict[str, float]]], options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return a row of medians for each variant, printed as a Markdown table."""
-    rate = statistics.median(r["gflops"] for r in results.pop("matrix product"))
+    bare = results.pop("matrix product")
+    rate, stock = (statistics.median(r[key] for r in bare) for key in ("gflops", "torch_gflops"))
     rows = []
     for name, runs in results.items():
         seconds = statistics.median(r["seconds"] for r in runs)
@@ -228,7 +239,9 @@ def report(results: dict[str, list[dict[str, float]]], options: argparse.Namespa
             row["share_of_matrix_rate"] = row["linear_gflops"] / rate
         rows.append(row)
     ours = rows[0]["samples_per_second"]
-    print(f"\n{options.backbone}: bare matrix product {rate:.0f} GFLOP/s, {options.repeats} runs each, medians\n")
+    print(
+        f"\n{options.backbone}: bare matrix product {rate:.0f} GFLOP/s (torch.mm {stock:.0f}), {options.repeats} runs each, medians\n"
+    )
     print("| variant | articles/s | newslora is | useful tokens/s | peak MB | linear GFLOP/s (share of bare) |")
     print("|---|---:|---:|---:|---:|---:|")
     for row in rows:
@@ -237,7 +250,7 @@ def report(results: dict[str, list[dict[str, float]]], options: argparse.Namespa
             f"| {row['variant']} | {row['samples_per_second']:.1f} | {ours / row['samples_per_second']:.2f}× "
             f"| {row['useful_tokens_per_second']:.0f} | {row['peak_mb']:.0f} | {share} |"
         )
-    return [{"matrix_gflops": rate}, *rows]
+    return [{"matrix_gflops": rate, "torch_mm_gflops": stock}, *rows]
 
 
 def draw(rows: list[dict[str, Any]], title: str, file: Path) -> None:

@@ -1,5 +1,6 @@
 """A quantised backbone computes with exactly its dequantised weights, and what is trained on it stays float."""
 
+import logging
 import sys
 from collections.abc import Callable
 from copy import deepcopy
@@ -202,3 +203,8 @@ def test_without_the_library_it_is_refused(
     monkeypatch.setitem(sys.modules, "bitsandbytes.functional", None)
     with pytest.raises(NewsloraError, match=r"model\.quantization: nf4 needs bitsandbytes; install newslora\[quant"):
         quantize(model.plain, FAMILIES["bert"], "nf4")
+
+
+def test_a_kernel_that_bitsandbytes_misses_is_not_told_at_import() -> None:
+    """On processors with bfloat16 products it would be, on standard error of every command."""
+    assert not logging.getLogger("bitsandbytes.backends.cpu.ops").isEnabledFor(logging.WARNING)

@@ -8,13 +8,17 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from newslora.data.batches import make_batch
+from newslora.model import products
 from newslora.model.backbone import load_config
 from newslora.model.prefix import build_prefix
 from newslora.model.saving import savings
 
 
-def test_the_share_of_work_is_what_is_counted(tiny_backbone: Callable[[str], Path]) -> None:
+def test_the_share_of_work_is_what_is_counted(
+    tiny_backbone: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Long articles, so that what runs on one row an article alone weighs little, and a rank of 1."""
+    monkeypatch.setattr(products, "prefers_onednn", lambda: False)  # PyTorch's counter knows the stock products alone
     backbone, rows = tiny_backbone("bert"), ragged_articles([120] * 8)
     lora = {"r": 1, "targets": "query,value"}
     told = savings(load_config(str(backbone)), 3, "bert", ("query", "value"), "linear", 1)

@@ -10,6 +10,7 @@ import torch
 from torch.autograd.function import FunctionCtx
 from torch.nn.functional import gelu
 
+from newslora.model.products import product, product_gelu
 from newslora.model.projection import Projection, add_update_gradients, compute_dtype
 
 
@@ -24,7 +25,7 @@ def feed_forward(
     """Return ``x + down(activation(up(x)))``.
 
     Args:
-        x: [tokens, width]; overwritten where gradients are off.
+        x: [tokens, width]; may be overwritten where gradients are off.
         up: From width to the inner width.
         down: Back to width.
         activation: The element-wise function between.
@@ -40,8 +41,8 @@ def feed_forward(
     for projection in (up, down):
         projection.refresh(x.dtype, training=training and bool(projection.updates))
     if not training:
-        inner = torch.ops.aten.gelu_(torch.addmm(_bias(up, x), x, up.weight.t()))
-        return x.addmm_(inner, down.weight.t()).add_(_bias(down, x))
+        inner = product_gelu(x, up.weight, up.bias(x.dtype))
+        return product(inner, down.weight, down.bias(x.dtype), x, overwrite=True)
     result: torch.Tensor = _FeedForward.apply(x, up, down, *up.parameters, *down.parameters)  # type: ignore[no-untyped-call]
     return result
 
@@ -61,8 +62,8 @@ class _FeedForward(torch.autograd.Function):
         ctx: _Context, x: torch.Tensor, up: Projection, down: Projection, *parameters: torch.Tensor
     ) -> torch.Tensor:
         ctx.up, ctx.down = up, down
-        hidden = torch.addmm(_bias(up, x), x, up.weight.t())
-        y = torch.addmm(x, gelu(hidden), down.weight.t()).add_(_bias(down, x))
+        hidden = product(x, up.weight, up.bias(x.dtype))
+        y = product(gelu(hidden), down.weight, down.bias(x.dtype), x)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(x, hidden)
         return y
@@ -75,13 +76,8 @@ class _FeedForward(torch.autograd.Function):
         count = len(up.parameters)
         if down.updates:
             add_update_gradients(down, gelu(hidden), gradient, grads[count:])
-        d_inner = torch.mm(gradient, down.weight)
+        d_inner = product(gradient, down.weight.t())
         torch.ops.aten.gelu_backward.grad_input(d_inner, hidden, grad_input=d_inner)
         add_update_gradients(up, x, d_inner, grads[:count])
-        dx = torch.addmm(gradient, d_inner, up.weight) if ctx.needs_input_grad[0] else None
+        dx = product(d_inner, up.weight.t(), residual=gradient) if ctx.needs_input_grad[0] else None
         return (dx, None, None, *grads)
-
-
-def _bias(projection: Projection, x: torch.Tensor) -> torch.Tensor:
-    bias = projection.bias(x.dtype)
-    return x.new_zeros(projection.weight.shape[0]) if bias is None else bias

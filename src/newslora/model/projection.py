@@ -15,6 +15,8 @@ from torch import nn
 from torch.autograd.function import FunctionCtx
 from torch.nn.functional import dropout, linear
 
+from newslora.model.products import product
+
 
 @dataclass(frozen=True)
 class Update:
@@ -189,17 +191,14 @@ class _Product(torch.autograd.Function):
         weight, bias = projection.weight, projection.bias(dtype)
         ctx.save_for_backward(*((x, *parameters) if parameters else ()))
         with torch.autocast(x.device.type, enabled=False):
-            if residual is None:
-                return linear(x, weight, bias)
-            y = torch.addmm(residual.to(dtype), x, weight.t())
-            return y if bias is None else y.add_(bias)
+            return product(x, weight, bias, None if residual is None else residual.to(dtype))
 
     @staticmethod
     def backward(ctx: _Context, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = gradients
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = torch.mm(gradient, ctx.projection.weight).to(ctx.input_dtype)
+            dx = product(gradient, ctx.projection.weight.t()).to(ctx.input_dtype)
         residual = gradient.to(ctx.residual_dtype) if ctx.needs_input_grad[1] else None
         return (dx, residual, None, *_update_gradients(ctx, gradient))
 
