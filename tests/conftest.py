@@ -23,6 +23,8 @@ from newslora.training.run_folder import RunFolder
 # Two workers share two cores, and so do the processes that they start: more threads only get into each other's way.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# As the command line has it: no process loads a compiler that none uses.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 # The same examples every time, and no verdict on how busy the machine is.
 settings.register_profile("house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

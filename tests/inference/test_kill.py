@@ -49,7 +49,7 @@ def kill_somewhere(process: BaseProcess, output: Path, draw: random.Random) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "most"), [("csv", 20), ("parquet", 6)])
+@pytest.mark.parametrize(("kind", "most"), [("csv", 10), ("parquet", 4)])
 def test_kills_lose_nothing(
     tmp_path: Path, small_run: RunFolder, server: ForkServerContext, kind: str, most: int
 ) -> None:

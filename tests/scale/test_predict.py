@@ -2,8 +2,6 @@
 
 import csv
 import random
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -46,21 +44,12 @@ def local(run: RunFolder, source: Path, output: Path) -> bytes:
 
 
 @pytest.mark.slow
-def test_one_table_to_the_local_engines_bytes(tmp_path: Path, small_run: RunFolder, ray_here: None) -> None:
-    source, done = write_rows(tmp_path / "in.csv", 150), list[int]()
-    result = predict_files(
-        str(small_run.path), str(source), str(tmp_path / "out.csv"), block=BLOCK, progress=done.append
-    )
-    assert (result, sum(done)) == (BulkResult(150, 0), 150)
-    assert (tmp_path / "out.csv").read_bytes() == local(small_run, source, tmp_path / "local.csv")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "local.csv", "out.csv"]
-
-
-@pytest.mark.slow
 def test_a_folder_of_tables_at_an_address(tmp_path: Path, small_run: RunFolder, ray_here: None) -> None:
     for number, name in enumerate(("a.csv", "b.parquet", "empty.csv")):
         write_rows(tmp_path / "in" / name, 40 * (2 - number), number)
-    result = predict_files(str(small_run.path), f"file://{tmp_path}/in", f"file://{tmp_path}/out", block=BLOCK)
+    result = predict_files(
+        str(small_run.path), f"file://{tmp_path}/in", f"file://{tmp_path}/out", workers=1, block=BLOCK
+    )
     assert result == BulkResult(120, 0)
     for name in ("a.csv", "b.parquet", "empty.csv"):
         assert (tmp_path / "out" / name).read_bytes() == local(small_run, tmp_path / "in" / name, tmp_path / name)
@@ -73,11 +62,17 @@ def test_rows_at_fault(tmp_path: Path, small_run: RunFolder, ray_here: None) -> 
     lines = [f'{{"id": {i}, "text": "{"" if i in (30, 77) else "comet talks"}"}}\n' for i in range(90)]
     source.write_text("".join(lines).replace('{"id": 60', '{"id" 60'))
     with pytest.raises(NewsloraError, match=r"in\.jsonl:31: no text"):
-        predict_files(str(small_run.path), str(source), str(tmp_path / "out.jsonl"), block=BLOCK)
+        predict_files(str(small_run.path), str(source), str(tmp_path / "out.jsonl"), workers=1, block=BLOCK)
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
     output = tmp_path / "out.parquet"
     result = predict_files(
-        str(small_run.path), f"file://{source}", str(output), block=BLOCK, on_error="skip", skipped=said.append
+        str(small_run.path),
+        f"file://{source}",
+        str(output),
+        workers=1,
+        block=BLOCK,
+        on_error="skip",
+        skipped=said.append,
     )
     assert (result, pq.read_table(output)["id"].to_pylist()) == (
         BulkResult(87, 3),
@@ -88,7 +83,7 @@ def test_rows_at_fault(tmp_path: Path, small_run: RunFolder, ray_here: None) -> 
 
 @pytest.mark.slow
 def test_killed_workers_lose_and_double_nothing(tmp_path: Path, small_run: RunFolder, ray_here: None) -> None:
-    source, output, killed = write_rows(tmp_path / "in.csv", 4000), tmp_path / "out.csv", list[int]()
+    source, output, killed, done = write_rows(tmp_path / "in.csv", 4000), tmp_path / "out.csv", list[int](), list[int]()
     parts = tmp_path / ".out.csv.parts"
 
     def kill() -> None:
@@ -103,10 +98,11 @@ def test_killed_workers_lose_and_double_nothing(tmp_path: Path, small_run: RunFo
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
-    result = predict_files(str(small_run.path), str(source), str(output), block=BLOCK)
+    result = predict_files(str(small_run.path), str(source), str(output), block=BLOCK, progress=done.append)
     thread.join(1)
-    assert (len(killed), result) == (2, BulkResult(4000, 0))
+    assert (len(killed), result, sum(done)) == (2, BulkResult(4000, 0), 4000)
     assert output.read_bytes() == local(small_run, source, tmp_path / "local.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "local.csv", "out.csv"]
 
 
 @pytest.mark.slow
@@ -145,10 +141,3 @@ def test_without_ray_one_line_says_what_to_install(
 def test_texts_are_not_for_ray(capsys: pytest.CaptureFixture[str], small_run: RunFolder) -> None:
     assert main(["predict", str(small_run.path), "comet", "--engine", "ray"]) == 2
     assert "give --input and --output" in capsys.readouterr().err
-
-
-def test_the_local_engine_does_not_import_ray(small_run: RunFolder, tmp_path: Path) -> None:
-    source = write_rows(tmp_path / "in.csv", 3)
-    words = ["predict", str(small_run.path), "--input", str(source), "--output", str(tmp_path / "out.csv")]
-    code = f"import sys; from newslora.cli.main import main; main({words!r}); sys.exit('ray' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0

@@ -217,13 +217,18 @@ def test_without_ray_one_line_says_what_to_install(
     assert "newslora train --engine ray: Ray is not installed" in capsys.readouterr().err
 
 
-def test_the_local_engine_does_not_import_ray(tmp_path: Path, config: RunConfig) -> None:
+def test_commands_on_this_machine_import_neither_ray_nor_a_compiler(tmp_path: Path, config: RunConfig) -> None:
     words, space = command(tmp_path, config, "--train.epochs", "1"), tmp_path / "sweep.yaml"
     space.write_text((tmp_path / "settings.yaml").read_text() + "search: {train.lr: [0.01]}\n")
     search = ["sweep", str(space), "--output", str(tmp_path / "sweep")]
-    code = f"""import sys, newslora.scale.sweep, newslora.scale.train
+    rows = ["--input", config.data.train, "--output", str(tmp_path / "predicted.csv")]
+    code = f"""import sys
 from newslora.cli.main import main
-sys.exit(main({words!r}) + main({search!r}) + ('ray' in sys.modules))"""
-    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+status = main({words!r}) + main({search!r}) + main(["predict", {str(tmp_path / "run")!r}, *{rows!r}])
+import newslora.scale.predict, newslora.scale.sweep, newslora.scale.train
+sys.exit(status + len({{"ray", "torch._inductor.compile_fx"}} & set(sys.modules)))"""
+    place = {name: value for name, value in os.environ.items() if name != "TORCHDYNAMO_DISABLE"}
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, env=place).returncode == 0
     assert (tmp_path / "run" / "adapter").exists()
     assert (tmp_path / "sweep" / "best.yaml").exists()
+    assert (tmp_path / "predicted.csv").exists()

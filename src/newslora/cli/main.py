@@ -1,6 +1,7 @@
 """The command ``newslora``: its exit status, and its settings parted from its options."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -24,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         options, settings = _parse(list(sys.argv[1:] if arguments is None else arguments))
+        # bitsandbytes, which peft imports where it is installed, would load PyTorch's whole compiler (a second and a
+        # half) for functions that no command calls compiled.
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
         # Heavy: only once it is known what to run. An export is served without the PyTorch that the others need.
         commands = import_module(f"newslora.cli.{'serve' if options.command == 'serve' else 'commands'}")
         status: int | None = getattr(commands, options.command.replace("-", "_"))(options, settings)
