@@ -86,7 +86,7 @@ def measured(words: list[str], sizes: dict[str, int], side: str) -> dict[str, fl
         write_table(table, words, sizes["rows"], sizes["length"])
         parameters = write_backbone(model, sizes["layers"], sizes["width"])
         own = {"data": table, "rows": sizes["rows"], "length": sizes["length"], "folder": str(model)}
-        asked = argparse.Namespace(backbone="minilm", upper="3-5", **own)
+        asked = argparse.Namespace(backbone="minilm", upper="3-5", rank=8, **own)
         return train_speed.run_one(side, asked) | {"parameters": parameters}
 
 

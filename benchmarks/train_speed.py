@@ -7,6 +7,11 @@ Run on a quiet machine:
 Each variant trains in a process of its own, in turn, ``--repeats`` times over. newslora trains two epochs and the
 second is timed (so the prefix cache stands); a Trainer trains one batch to warm up, then one timed epoch. The table
 shows medians; OUTPUT.json and OUTPUT.png hold the same figures.
+
+Where there is a CUDA GPU everything runs on it in bf16, and memory is the GPU's. The paper's rank and a shape whose
+graphs are all recorded within the first epoch:
+
+    python benchmarks/train_speed.py --data TRAIN.csv --backbone roberta-base-shape --rank 16 --rows 20000
 """
 
 import argparse
@@ -20,7 +25,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-BATCH, RANK, ALPHA = 32, 8, 16
+BATCH = 32
+PAPER_ARTICLES = 6 * 120_000
 SHAPE = "roberta-base-shape"
 
 
@@ -63,7 +69,7 @@ def newslora(
 
     keep_memory()
     data = articles(options)
-    lora = {"r": RANK, "alpha": ALPHA, "targets": targets, "layers": layers}
+    lora = {"r": options.rank, "alpha": 2 * options.rank, "targets": targets, "layers": layers}
     config = RunConfig.from_dict(
         {
             "model": {"backbone": options.folder, "head": "full"},
@@ -89,12 +95,12 @@ def executed_flops(model: Any, config: Any, data: Any) -> float:
     from newslora.model import products
     from newslora.training.plan import StepPlan
 
-    total = 0
+    total, device = 0, next(model.parameters()).device
     model.train()
     products.prefers_onednn = lambda: False  # type: ignore[assignment]  # the counter knows the stock products alone
     steps = StepPlan(config.train, data.train.encoded.lengths, 1).steps(1)[:4]
     for [rows] in steps:
-        batch = make_batch(data.train.encoded, rows, data.train.labels)
+        batch = make_batch(data.train.encoded, rows, data.train.labels).to(device)
         with FlopCounterMode(display=False) as counter:
             cross_entropy(model(batch), batch.labels).backward()
         counts = {str(op): flops for op, flops in counter.get_flop_counts()["Global"].items()}
@@ -105,6 +111,7 @@ def executed_flops(model: Any, config: Any, data: Any) -> float:
 def trainer(options: argparse.Namespace, *, padding: str, sampling: str, dropout: bool) -> dict[str, float]:
     """Train with transformers' Trainer on peft's model, as their documentation shows."""
     import peft
+    import torch
     from transformers import (
         AutoModelForSequenceClassification,
         DataCollatorWithPadding,
@@ -113,11 +120,16 @@ def trainer(options: argparse.Namespace, *, padding: str, sampling: str, dropout
         TrainingArguments,
     )
 
+    gpu = torch.cuda.is_available()
     data = articles(options)
     off = {} if dropout else {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     model = AutoModelForSequenceClassification.from_pretrained(options.folder, num_labels=len(data.names), **off)
     lora = peft.LoraConfig(
-        task_type="SEQ_CLS", r=RANK, lora_alpha=ALPHA, target_modules=["query", "value"], modules_to_save=["pooler"]
+        task_type="SEQ_CLS",
+        r=options.rank,
+        lora_alpha=2 * options.rank,
+        target_modules=["query", "value"],
+        modules_to_save=["pooler"],
     )
     epochs: list[float] = []
 
@@ -126,6 +138,8 @@ def trainer(options: argparse.Namespace, *, padding: str, sampling: str, dropout
             self.start = time.perf_counter()
 
         def on_epoch_end(self, *_: Any, **__: Any) -> None:
+            if gpu:
+                torch.cuda.synchronize()
             epochs.append(time.perf_counter() - self.start)
 
     from newslora.model.backbone import load_tokenizer
@@ -147,7 +161,8 @@ def trainer(options: argparse.Namespace, *, padding: str, sampling: str, dropout
             save_strategy="no",
             logging_strategy="no",
             disable_tqdm=True,
-            use_cpu=True,
+            use_cpu=not gpu,
+            bf16=gpu,
         )
         adapted = peft.get_peft_model(model, lora)
         for part in (rows[:BATCH], rows):
@@ -165,14 +180,18 @@ def matrix_product(options: argparse.Namespace) -> dict[str, float]:
 
     from newslora.model.products import product
 
-    config = AutoConfig.from_pretrained(options.folder)
-    x, w = torch.randn(BATCH * 52, config.hidden_size), torch.randn(config.intermediate_size, config.hidden_size)
+    config, gpu = AutoConfig.from_pretrained(options.folder), torch.cuda.is_available()
+    kind: dict[str, Any] = {"device": "cuda", "dtype": torch.bfloat16} if gpu else {}
+    x = torch.randn(BATCH * 52, config.hidden_size, **kind)
+    w = torch.randn(config.intermediate_size, config.hidden_size, **kind)
     rates = []
     for bare in (lambda: torch.mm(x, w.t()), lambda: product(x, w)):
         times = []
         for _ in range(60):
             start = time.perf_counter()
             bare()
+            if gpu:
+                torch.cuda.synchronize()
             times.append(time.perf_counter() - start)
         rates.append(2 * x.numel() * len(w) / statistics.median(times[10:]) / 1e9)
     return {"torch_gflops": rates[0], "gflops": max(rates)}
@@ -207,16 +226,32 @@ def work(options: argparse.Namespace) -> None:
 
     with quiet_transformers():
         result = variants()[options.worker](options)
+    result["peak_mb"] = peak_mb()
+    print(json.dumps(result))
+
+
+def peak_mb() -> float:
+    """Return the most memory that this process had; of a GPU where there is one."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_reserved() / 2**20
     # getrusage would tell the parent's peak where that was greater.
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    result["peak_mb"] = int(line.split()[1]) / 1024
-    print(json.dumps(result))
+    return int(line.split()[1]) / 1024
+
+
+def device_name() -> str:
+    """Return what everything ran on."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 
 
 def run_one(name: str, options: argparse.Namespace) -> dict[str, float]:
     """Measure one variant in a process of its own."""
     command = [sys.executable, "-W", "ignore", __file__, "--worker", name, "--folder", options.folder]
-    for key in ("data", "backbone", "rows", "upper", "length"):
+    for key in ("data", "backbone", "rows", "upper", "length", "rank"):
         command += [f"--{key}", str(getattr(options, key))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -239,9 +274,9 @@ def report(results: dict[str, list[dict[str, float]]], options: argparse.Namespa
             row["share_of_matrix_rate"] = row["linear_gflops"] / rate
         rows.append(row)
     ours = rows[0]["samples_per_second"]
-    print(
-        f"\n{options.backbone}: bare matrix product {rate:.0f} GFLOP/s (torch.mm {stock:.0f}), {options.repeats} runs each, medians\n"
-    )
+    print(f"\n{options.backbone} on {device_name()}: bare matrix product {rate:.0f} GFLOP/s (torch.mm {stock:.0f})")
+    print(f"{options.repeats} runs each, medians; at newslora's rate the paper's {PAPER_ARTICLES:,} articles", end=" ")
+    print(f"(6 epochs) take {PAPER_ARTICLES / ours:,.0f} s\n")
     print("| variant | articles/s | newslora is | useful tokens/s | peak MB | linear GFLOP/s (share of bare) |")
     print("|---|---:|---:|---:|---:|---:|")
     for row in rows:
@@ -272,6 +307,7 @@ def main() -> None:
     parser.add_argument("--data", default="sample", help="labelled table to train on (default: the packaged sample)")
     parser.add_argument("--backbone", default="minilm", choices=("minilm", SHAPE))
     parser.add_argument("--rows", type=int, default=640, help="training articles")
+    parser.add_argument("--rank", type=int, default=8, help="of LoRA; alpha is twice as much (default %(default)s)")
     parser.add_argument("--length", type=int, default=128, help="greatest number of tokens (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--upper", default="3-5", help="layers of the upper half, for the prefix cache")
@@ -292,12 +328,11 @@ def main() -> None:
                 results[name].append(run_one(name, options))
                 print(name, results[name][-1], flush=True)
     rows = report(results, options)
-    asked = {key: getattr(options, key) for key in ("backbone", "rows", "length", "repeats", "upper")}
-    asked["data"] = Path(options.data).name
+    asked = {key: getattr(options, key) for key in ("backbone", "rows", "length", "repeats", "upper", "rank")}
+    asked |= {"data": Path(options.data).name, "device": device_name()}
     Path(f"{options.output}.json").write_text(json.dumps({"options": asked, "rows": rows}, indent=2) + "\n")
-    draw(
-        rows[1:], f"{options.backbone}, LoRA r={RANK} on query and value, batch {BATCH}", Path(f"{options.output}.png")
-    )
+    title = f"{options.backbone}, LoRA r={options.rank} on query and value, batch {BATCH}"
+    draw(rows[1:], title, Path(f"{options.output}.png"))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.model.conftest import ragged_batch
 from torch.nn.functional import cross_entropy
 
 from newslora.config import RunConfig
+from newslora.data.batches import Batch, Ends
 from newslora.model import attention, first_token, modernbert, packed, projection
 from newslora.model.classifier import NewsModel, build_model
 from newslora.model.families import FAMILIES
@@ -57,6 +59,38 @@ def test_logits_and_every_gradient_equal_the_padded_pass(
     assert set(packed_gradients) == set(padded_gradients) == trainable
     for name in trainable:
         torch.testing.assert_close(packed_gradients[name], padded_gradients[name], rtol=1e-7, atol=1e-9, msg=name)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("lengths", [RAGGED, [7] * 12], ids=["ragged", "even"])
+def test_on_a_gpu_both_precisions_come_near_the_padded_pass(
+    kind: str, lengths: list[int], tiny_backbone: Callable[[str], Path]
+) -> None:
+    model, device = model_of(tiny_backbone(kind)), torch.device("cuda")
+    exact, exact_gradients = gradients(model, model._padded, lengths)
+    model.to(device)
+
+    def half(batch: Batch) -> torch.Tensor:
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            return model(batch.to(device)).float().cpu()
+
+    for run, bound in ((lambda batch: model(batch.to(device)).cpu(), 1e-3), (half, 0.1)):
+        logits, found = gradients(model, run, lengths)
+        assert distance(logits, exact) < bound
+        assert all(distance(found[name].cpu(), exact_gradients[name]) < bound for name in exact_gradients)
+
+
+def distance(found: torch.Tensor, exact: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(found - exact) / torch.linalg.vector_norm(exact))
+
+
+def test_a_batch_that_knows_its_ends_on_the_device_gives_positions_and_starts_alike() -> None:
+    batch = ragged_batch(RAGGED)
+    ends = Ends(torch.tensor([*batch.starts(), sum(RAGGED)], dtype=torch.int32), 200)
+    for offset in (0, 2):
+        assert torch.equal(packed.positions_of(replace(batch, ends=ends), offset), packed.positions_of(batch, offset))
+    assert torch.equal(packed.starts_of(replace(batch, ends=ends)), packed.starts_of(batch))
 
 
 def test_another_activation_than_the_usual_is_taken_from_the_configuration(

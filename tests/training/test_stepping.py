@@ -58,6 +58,25 @@ def test_however_a_step_is_cut_its_gradient_is_that_of_the_whole(tmp_path: Path,
     assert parts[2] == pytest.approx(whole[2])
 
 
+class Recordable(TinyModel):
+    """Takes batches that are filled up to whole multiples of so many tokens."""
+
+    max_length = 8
+
+
+@pytest.mark.parametrize("batches", [[ROWS], [ROWS[:3], ROWS[3:17], ROWS[17:]]])
+def test_recorded_passes_take_the_same_step(
+    tmp_path: Path, batches: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"class_weights": "balanced", "label_smoothing": 0.1, "l2": 0.2}
+    plain = take_step(batches, tmp_path, **settings)
+    monkeypatch.setattr("newslora.training.stepping.can_record", lambda *_: True)
+    monkeypatch.setattr("newslora.training.recorded.send", lambda tensor, device: tensor)
+    recorded = take_step(batches, tmp_path, Recordable, **settings)
+    torch.testing.assert_close(trainable_tensors(recorded[0]), trainable_tensors(plain[0]), atol=1e-5, rtol=1e-4)
+    assert recorded[1] == pytest.approx(plain[1], rel=1e-4)
+
+
 def test_without_clipping_no_norm_is_taken(tmp_path: Path) -> None:
     assert take_step([ROWS], tmp_path, clip=None)[1][4] == 0.0
 

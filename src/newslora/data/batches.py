@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,24 @@ WINDOW = 64
 
 
 @dataclass(frozen=True)
+class Ends:
+    """Where the articles of a batch end, on the GPU that reads it there.
+
+    Attributes:
+        positions: int32 [articles + 1]; article i has the tokens from positions[i] to positions[i + 1].
+        longest: No article has more tokens.
+    """
+
+    positions: torch.Tensor
+    longest: int
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], device: torch.device) -> "Ends":
+        """Return the ends of articles of these lengths, on a GPU."""
+        return cls(send(torch.tensor([0, *accumulate(lengths)], dtype=torch.int32), device), max(lengths))
+
+
+@dataclass(frozen=True)
 class Batch:
     """Articles of one step, longest first, their tokens concatenated.
 
@@ -26,6 +46,7 @@ class Batch:
         rows: Position of each article in its split.
         labels: int64 [articles], or None where labels are unknown.
         prefix: float32 [tokens, width], the output of the frozen layers where it was computed before, or None.
+        ends: The lengths once more, on a GPU; None elsewhere.
     """
 
     input_ids: torch.Tensor
@@ -33,19 +54,28 @@ class Batch:
     rows: tuple[int, ...]
     labels: torch.Tensor | None = None
     prefix: torch.Tensor | None = None
+    ends: Ends | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        """Return the batch with its tensors on ``device`` (asynchronously from pinned memory)."""
-        moved = {
-            name: tensor.to(device, non_blocking=True)
-            for name in ("input_ids", "labels", "prefix")
-            if (tensor := getattr(self, name)) is not None
-        }
+        """Return the batch with its tensors on ``device`` (a GPU's asynchronously, from pinned memory)."""
+        tensors = {"input_ids": self.input_ids, "labels": self.labels, "prefix": self.prefix}
+        there = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        moved: dict[str, Any]
+        if device.type != "cuda":
+            moved = {name: tensor.to(device) for name, tensor in there.items()}
+        else:
+            moved = {name: send(tensor, device) for name, tensor in there.items()}
+            moved["ends"] = Ends.of(self.lengths, device)
         return replace(self, **moved)
 
     def starts(self) -> list[int]:
         """Return the position of each article's first token in ``input_ids``."""
         return [0, *np.cumsum(self.lengths[:-1]).tolist()] if self.lengths else []
+
+
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor on a GPU; it travels while the host goes on, as it does from pinned memory alone."""
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def make_batch(

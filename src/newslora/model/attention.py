@@ -15,6 +15,8 @@ import torch
 from torch.autograd.function import FunctionCtx
 from torch.nn.functional import softmax
 
+from newslora.data.batches import Ends
+
 
 @dataclass(frozen=True)
 class Run:
@@ -54,7 +56,13 @@ def runs_of(lengths: Sequence[int]) -> tuple[Run, ...]:
 
 
 def attend(
-    qkv: torch.Tensor, lengths: Sequence[int], heads: int, *, dropout: float = 0.0, window: int | None = None
+    qkv: torch.Tensor,
+    lengths: Sequence[int],
+    heads: int,
+    *,
+    dropout: float = 0.0,
+    window: int | None = None,
+    ends: Ends | None = None,
 ) -> torch.Tensor:
     """Self-attention of every token to its own article's tokens.
 
@@ -64,13 +72,14 @@ def attend(
         heads: Attention heads; width = heads · head size.
         dropout: Probability of dropping an attention weight.
         window: Greatest distance between two tokens that attend to each other, or None for any.
+        ends: The lengths on a GPU, whose kernel then reads these.
 
     Returns:
         [tokens, width].
     """
     if _has_kernel(qkv, lengths, dropout, window):
-        width = qkv.shape[1] // 3
-        return _varlen(qkv[:, :width], qkv[:, width:], lengths, lengths, heads)
+        width, ends = qkv.shape[1] // 3, ends or Ends.of(lengths, qkv.device)
+        return _varlen(qkv[:, :width], qkv[:, width:], ends, ends, heads)
     pattern = _Pattern(runs_of(lengths), heads, dropout, window)
     result: torch.Tensor = _Attention.apply(None, qkv, pattern)  # type: ignore[no-untyped-call]
     return result
@@ -84,6 +93,7 @@ def attend_first(
     *,
     dropout: float = 0.0,
     window: int | None = None,
+    ends: Ends | None = None,
 ) -> torch.Tensor:
     """Attention of every article's first token to its own article's tokens.
 
@@ -94,12 +104,14 @@ def attend_first(
         heads: Attention heads; width = heads · head size.
         dropout: Probability of dropping an attention weight.
         window: Greatest distance of the tokens attended to, or None for any.
+        ends: The lengths on a GPU, whose kernel then reads these.
 
     Returns:
         [articles, width].
     """
     if _has_kernel(kv, lengths, dropout, window):
-        return _varlen(q, kv, [1] * len(lengths), lengths, heads)
+        each = Ends(torch.arange(len(q) + 1, dtype=torch.int32, device=q.device), 1)
+        return _varlen(q, kv, each, ends or Ends.of(lengths, kv.device), heads)
     pattern = _Pattern(runs_of(lengths), heads, dropout, window)
     result: torch.Tensor = _Attention.apply(q, kv, pattern)  # type: ignore[no-untyped-call]
     return result
@@ -110,22 +122,13 @@ def _has_kernel(x: torch.Tensor, lengths: Sequence[int], dropout: float, window:
     return x.is_cuda and x.dtype in (torch.float16, torch.bfloat16) and dropout == 0.0 and sees_all
 
 
-def _varlen(
-    q: torch.Tensor, kv: torch.Tensor, q_lengths: Sequence[int], k_lengths: Sequence[int], heads: int
-) -> torch.Tensor:
+def _varlen(q: torch.Tensor, kv: torch.Tensor, q_ends: Ends, kv_ends: Ends, heads: int) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     size = q.shape[1] // heads
-    ends_q, ends_k = (_ends(lengths, q.device) for lengths in (q_lengths, k_lengths))
     q, k, v = (part.reshape(-1, heads, size) for part in (q, *kv.chunk(2, dim=1)))
-    out: Any = varlen_attn(q, k, v, ends_q, ends_k, max(q_lengths), max(k_lengths))
+    out: Any = varlen_attn(q, k, v, q_ends.positions, kv_ends.positions, q_ends.longest, kv_ends.longest)
     return out.reshape(-1, heads * size)  # type: ignore[no-any-return]
-
-
-def _ends(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
-    ends = torch.zeros(len(lengths) + 1, dtype=torch.int32)
-    ends[1:] = torch.tensor(lengths, dtype=torch.int32).cumsum(0)
-    return ends.to(device, non_blocking=True)
 
 
 def _split(joint: torch.Tensor, run: Run, parts: int, heads: int) -> torch.Tensor:
@@ -147,8 +150,6 @@ def _split_first(rows: torch.Tensor, run: Run, heads: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class _Pattern:
-    """Who attends to whom, and how."""
-
     runs: tuple[Run, ...]
     heads: int
     dropout: float

@@ -1,6 +1,5 @@
 """The packed pass of ModernBERT: pre-norm layers, rotary positions, gated feed-forward, local and global attention."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from transformers.models.modernbert.modeling_modernbert import apply_rotary_pos_
 from newslora.data.batches import Batch
 from newslora.model.attention import attend, attend_first
 from newslora.model.families import Family
-from newslora.model.packed import PackedEncoder, positions
+from newslora.model.packed import PackedEncoder, positions_of, starts_of
 from newslora.model.projection import Projection
 
 Rotation = tuple[torch.Tensor, torch.Tensor]  # cosines and sines, [1, tokens, head size] each
@@ -40,18 +39,19 @@ class ModernBertLayer:
         self.attention_dropout, self.mlp_dropout = float(config.attention_dropout), float(config.mlp_dropout)
 
     def __call__(
-        self, x: torch.Tensor, lengths: Sequence[int], starts: torch.Tensor, rotation: Rotation, training: bool
+        self, x: torch.Tensor, batch: Batch, starts: torch.Tensor, rotation: Rotation, training: bool
     ) -> torch.Tensor:
         """Return [tokens, width], or [articles, width] from the last layer, for [tokens, width]."""
         p = self.attention_dropout if training else 0.0
+        how: dict[str, Any] = {"dropout": p, "window": self.window, "ends": batch.ends}
         qkv = self._rotate(self.qkv(self.attn_norm(x)), rotation)
         if self.first_only:
             width = qkv.shape[1] // 3
             queries, kv = qkv[starts, :width], qkv[:, width:]
-            context = attend_first(queries, kv, lengths, self.heads, dropout=p, window=self.window)
+            context = attend_first(queries, kv, batch.lengths, self.heads, **how)
             x = x[starts]
         else:
-            context = attend(qkv, lengths, self.heads, dropout=p, window=self.window)
+            context = attend(qkv, batch.lengths, self.heads, **how)
         x = x + dropout(self.output(context), p, training)
         value, gate = self.up(self.mlp_norm(x)).chunk(2, dim=-1)
         gated = dropout(self.activation(value) * gate, self.mlp_dropout, training)
@@ -87,13 +87,12 @@ class ModernBertEncoder:
         Returns:
             [tokens, width], or [articles, width] when the last layer is among them.
         """
-        where = positions(batch.lengths).to(x.device).unsqueeze(0)
-        starts = torch.tensor(batch.starts(), device=x.device)
+        where, starts = positions_of(batch).unsqueeze(0), starts_of(batch)
         rotations: dict[str, Rotation] = {
             kind: self.backbone.rotary_emb(x, where, kind) for kind in {layer.type for layer in self.layers}
         }
         for layer in self.layers[start:stop]:
-            x = layer(x, batch.lengths, starts, rotations[layer.type], self.backbone.training)
+            x = layer(x, batch, starts, rotations[layer.type], self.backbone.training)
         ends = stop is None or stop >= len(self.layers)
         return self.backbone.final_norm(x) if ends else x
 

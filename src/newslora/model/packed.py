@@ -29,6 +29,22 @@ def positions(lengths: Sequence[int], offset: int = 0) -> torch.Tensor:
     return torch.from_numpy(np.concatenate([np.arange(offset, offset + length) for length in lengths]))
 
 
+def positions_of(batch: Batch, offset: int = 0) -> torch.Tensor:
+    """Return :func:`positions` of a batch, on its device; on a GPU they are made there."""
+    if batch.ends is None:
+        return positions(batch.lengths, offset).to(batch.input_ids.device)
+    ends = batch.ends.positions.long()
+    places = torch.arange(len(batch.input_ids), device=ends.device)
+    return places - ends[torch.bucketize(places, ends[1:], right=True)] + offset
+
+
+def starts_of(batch: Batch) -> torch.Tensor:
+    """Return the position of each article's first token, int64 [articles], on the batch's device."""
+    if batch.ends is None:
+        return torch.tensor(batch.starts(), device=batch.input_ids.device)
+    return batch.ends.positions[:-1].long()
+
+
 class PostNormLayer:
     """One layer of BERT's kind (Vaswani et al. 2017): attention, add, norm; feed-forward, add, norm.
 
@@ -56,14 +72,19 @@ class PostNormLayer:
             getattr(config, "attention_probs_dropout_prob", getattr(config, "attention_dropout", 0.0))
         )
 
-    def __call__(self, x: torch.Tensor, lengths: Sequence[int], starts: torch.Tensor, training: bool) -> torch.Tensor:
+    @property
+    def drops(self) -> bool:
+        """Whether anything is dropped in training, the inputs of low-rank updates aside."""
+        return bool(self.output_dropout or self.down_dropout or self.attention_dropout)
+
+    def __call__(self, x: torch.Tensor, batch: Batch, starts: torch.Tensor, training: bool) -> torch.Tensor:
         """Return [tokens, width], or [articles, width] from the last layer, for [tokens, width]."""
         attention_dropout = self.attention_dropout if training else 0.0
         if self.query is not None:
             rows = x[starts]
-            context, x = self._first(self.query(rows), x, lengths, attention_dropout), rows
+            context, x = self._first(self.query(rows), x, batch, attention_dropout), rows
         else:
-            context = attend(self.joint(x), lengths, self.heads, dropout=attention_dropout)
+            context = attend(self.joint(x), batch.lengths, self.heads, dropout=attention_dropout, ends=batch.ends)
         x = self.attention_norm(_add(self.output, context, x, self.output_dropout if training else 0.0))
         if training and self.down_dropout:
             x = _add(self.down, self.activation(self.up(x)), x, self.down_dropout)
@@ -72,10 +93,10 @@ class PostNormLayer:
         normal: torch.Tensor = self.output_norm(x)
         return normal
 
-    def _first(self, queries: torch.Tensor, x: torch.Tensor, lengths: Sequence[int], p: float) -> torch.Tensor:
+    def _first(self, queries: torch.Tensor, x: torch.Tensor, batch: Batch, p: float) -> torch.Tensor:
         if can_absorb(x, self.joint):
-            return attend_absorbed(queries, x, self.joint, lengths, self.heads, dropout=p)
-        return attend_first(queries, self.joint(x), lengths, self.heads, dropout=p)
+            return attend_absorbed(queries, x, self.joint, batch.lengths, self.heads, dropout=p)
+        return attend_first(queries, self.joint(x), batch.lengths, self.heads, dropout=p, ends=batch.ends)
 
 
 def _add(projection: Projection, x: torch.Tensor, residual: torch.Tensor, p: float) -> torch.Tensor:
@@ -101,10 +122,22 @@ class PackedEncoder:
         padding = getattr(table, "padding_idx", None)
         self._offset = 0 if padding is None else int(padding) + 1
 
+    @property
+    def drops(self) -> bool:
+        """Whether a layer drops anything in training, the inputs of low-rank updates aside."""
+        return any(layer.drops for layer in self.layers)
+
+    def projections(self) -> list[Projection]:
+        """Return every layer's linear modules."""
+        parts = [
+            part for layer in self.layers for part in (layer.query, layer.joint, layer.output, layer.up, layer.down)
+        ]
+        return [part for part in parts if part is not None]
+
     def embed(self, batch: Batch) -> torch.Tensor:
         """Return the embeddings [tokens, width] of a batch."""
         ids = batch.input_ids.unsqueeze(0)
-        where = positions(batch.lengths, self._offset).to(ids.device).unsqueeze(0)
+        where = positions_of(batch, self._offset).unsqueeze(0)
         extra = {"token_type_ids": torch.zeros_like(ids)} if self._types else {}
         x: torch.Tensor = self.backbone.embeddings(input_ids=ids, position_ids=where, **extra)
         project = getattr(self.backbone, "embeddings_project", None)
@@ -116,9 +149,9 @@ class PackedEncoder:
         Returns:
             [tokens, width], or [articles, width] when the last layer is among them.
         """
-        starts = torch.tensor(batch.starts(), device=x.device)
+        starts = starts_of(batch)
         for layer in self.layers[start:stop]:
-            x = layer(x, batch.lengths, starts, self.backbone.training)
+            x = layer(x, batch, starts, self.backbone.training)
         return x
 
     def __call__(self, batch: Batch) -> torch.Tensor:

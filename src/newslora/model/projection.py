@@ -75,6 +75,11 @@ class Projection:
         return self.drop is not None and self.drop.training and self.drop.p > 0
 
     @property
+    def remade(self) -> bool:
+        """Whether the weight is made for each product, from a quantised one."""
+        return self._remade
+
+    @property
     def folds(self) -> bool:
         """Whether the modules are one product at present."""
         return not self._variant and not self.drops
@@ -96,11 +101,11 @@ class Projection:
         self._dtype = dtype
         if self._remade:
             return
-        if self._shared:
-            self._weight = self._frozen[0].weight.to(dtype)
+        frozen = self._frozen[0].weight
+        if self._shared and frozen.dtype == dtype:
+            self._weight = frozen
             return
-        device = self._frozen[0].weight.device
-        if self._weight is None or self._weight.dtype != dtype or self._weight.device != device:
+        if self._weight is None or self._weight.dtype != dtype or self._weight.device != frozen.device:
             self._weight = torch.cat(tuple(base.weight for base in self._frozen)).to(dtype)
             self._seen = None
         state = tuple(matrix._version for matrix in self.parameters)

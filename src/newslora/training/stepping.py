@@ -20,6 +20,7 @@ from newslora.model.prefix import Prefix
 from newslora.training.multilabel import MultiLabelObjective
 from newslora.training.objective import Objective, add_l2_gradient
 from newslora.training.processes import talking
+from newslora.training.recorded import RecordedPasses, can_record
 from newslora.training.teaching import Lesson, check_features
 
 Rows = npt.NDArray[np.int64]
@@ -84,10 +85,15 @@ class Stepper:
         self.accelerator, self.model, self.optimizer, self.config = accelerator, model, optimizer, config
         self.split: Split = data.train
         self.parameters = model.trainable_parameters()
+        self.numbers = sum(parameter.numel() for parameter in self.parameters)
         self.most_tokens = math.inf  # of a pass, once a greater one has run out of memory
         self.objective, self.lesson = _objective(config, data, accelerator.device)
         if data.teaching is not None:
             check_features(data.teaching, model.output_layer.in_features)
+        self.recorded: RecordedPasses | None = None
+        plain = self.lesson is None and prefix is None and can_record(model, accelerator)
+        if plain and isinstance(self.objective, Objective):
+            self.recorded = RecordedPasses(model, self.objective, accelerator.autocast, accelerator.device)
 
     def __call__(self, batches: list[Rows], lr: float, stop: bool = False, due: bool = False) -> StepResult:
         """Take one step.
@@ -103,8 +109,8 @@ class Stepper:
         sums = torch.zeros(2, device=self.accelerator.device)
         for batch in batches:
             sums += self._backward(batch[self.accelerator.process_index :: self.accelerator.num_processes], mass)
-        flags = torch.tensor([float(stop), float(due)], device=sums.device)
-        figures = self._share(torch.cat([sums, flags]))
+        flags = [torch.full((1,), float(flag), device=sums.device) for flag in (stop, due)]  # no copy to wait for
+        figures = self._share(torch.cat([sums, *flags]))
         return StepResult(self.split, rows, mass, torch.cat([figures, self._apply(lr, figures[0] / mass)]))
 
     def _backward(self, rows: Rows, mass: float) -> Tensor:
@@ -139,6 +145,8 @@ class Stepper:
 
     def _pass(self, rows: Rows, mass: float) -> Tensor:
         batch = make_batch(self.split.encoded, rows.tolist(), self.split.labels, self.prefix)
+        if self.recorded is not None:
+            return self._add_gradients(self.recorded(batch, mass))
         batch = batch.to(self.accelerator.device)
         assert batch.labels is not None  # noqa: S101 - narrows the type for mypy
         lesson, unwatched = self.lesson, nullcontext[list[Tensor]]([])
@@ -152,6 +160,14 @@ class Stepper:
         self.accelerator.backward(loss / mass)
         return torch.stack([loss.detach(), self.objective.right(logits, batch.labels)])
 
+    def _add_gradients(self, flat: Tensor) -> Tensor:
+        """Add to every parameter's gradient its part of ``flat``, and return what stands behind them."""
+        *parts, rest = torch.split(flat, [*(p.numel() for p in self.parameters), len(flat) - self.numbers])
+        for parameter, part in zip(self.parameters, parts, strict=True):
+            gradient = part.view_as(parameter)
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        return rest
+
     @torch.no_grad()
     def _share(self, figures: Tensor) -> Tensor:
         if self.accelerator.num_processes == 1:
@@ -159,10 +175,8 @@ class Stepper:
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
         with talking():
             shared = self.accelerator.reduce(torch.cat([g.flatten() for g in gradients] + [figures]), "sum")
-        *parts, figures = shared.split([*(p.numel() for p in self.parameters), len(figures)])
-        for parameter, part in zip(self.parameters, parts, strict=True):
-            parameter.grad = part.view_as(parameter)
-        return figures
+        self.optimizer.zero_grad(set_to_none=True)
+        return self._add_gradients(shared)
 
     def _apply(self, lr: float, loss: Tensor) -> Tensor:
         """Take the step and return the gradient's norm and whether the step was left out instead: float32 [2]."""
