@@ -13,7 +13,7 @@ import torch
 
 @cache
 def prefers_onednn() -> bool:
-    """Say whether fp32 products go to oneDNN: a processor with AVX-512 that is not Intel's.
+    """Say whether fp32 products go to oneDNN: on an AMD processor with AVX-512.
 
     The processor's kind decides and no timing does, so that a run's arithmetic is the same every time.
     """
