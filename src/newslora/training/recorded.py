@@ -1,8 +1,8 @@
 """A pass over a batch, forward and backward, recorded once as a CUDA graph and replayed from then on.
 
-A step of a small batch is some hundred kernels, each of which the host takes longer to start than the GPU to run; a
-graph starts them all at once (Nguyen et al. 2021, "Accelerating PyTorch with CUDA Graphs"). A graph is one shape's: so
-batches are filled up to whole multiples of a number of tokens by one article more, which nothing is asked of.
+A step of a small batch is hundreds of small kernels, which the host must start one by one; a graph starts them all at
+once (Nguyen et al. 2021, "Accelerating PyTorch with CUDA Graphs"). A graph is one shape's: so batches are filled up to
+whole multiples of a number of tokens by one article more, which nothing is asked of.
 """
 
 import warnings
@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -130,8 +129,7 @@ class RecordedPasses:
 def _numbers(batch: Batch) -> Tensor:
     """Return what differs between batches of one shape in one piece, as it travels: ids, labels, ends; int64."""
     assert batch.labels is not None  # noqa: S101 - a training batch
-    ends = torch.from_numpy(np.concatenate([[0], np.cumsum(batch.lengths)]).astype(np.int64))
-    return torch.cat([batch.input_ids, batch.labels, ends])
+    return torch.cat([batch.input_ids, batch.labels, torch.tensor([*batch.starts(), len(batch.input_ids)])])
 
 
 @dataclass(frozen=True)
