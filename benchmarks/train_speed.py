@@ -296,6 +296,7 @@ def draw(rows: list[dict[str, Any]], title: str, file: Path) -> None:
     axes = figure.subplots()
     bars = axes.barh([row["variant"] for row in rows], [row["samples_per_second"] for row in rows], color="#0072B2")
     axes.bar_label(bars, fmt="%.1f", padding=3)
+    axes.margins(x=0.12)  # room for the longest bar's label
     axes.invert_yaxis()
     axes.set(xlabel="training rate (articles per second)", title=title)
     figure.savefig(file, dpi=150)
